@@ -1,0 +1,1 @@
+"""How names get resolved. Pure: generators that yield `Ask` and are sent `Reply`."""

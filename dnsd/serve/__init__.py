@@ -1,0 +1,1 @@
+"""Processes and sockets: supervisor, agent, workers, listeners, upstream sockets, telemetry."""
