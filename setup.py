@@ -1,0 +1,117 @@
+"""Build the compiled modules, and put schemas/ and rules.d/ into the package.
+
+Every `dnsd/**/*.py` that has a `.pxd` beside it is ordinary Python that Cython also compiles; so is the batch unit
+`dnsd/serve/_batch.pyx`. Without a C compiler the build succeeds with plain Python and says so in one line.
+
+Environment: NEXORALDNS_NO_COMPILE=1 does not try; NEXORALDNS_REQUIRE_COMPILED=1 makes a failure an error;
+NEXORALDNS_CFLAGS adds flags for the C compiler.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import sys
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+ROOT = pathlib.Path(__file__).resolve().parent
+DATA = ("schemas", "rules.d")
+# Enumerations that other modules cimport: data for Cython, nothing to compile.
+ENUMERATIONS = {"codes", "layout"}
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": True,  # bytes from the network stay inside their buffers even where we are wrong
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+    "embedsignature": True,
+}
+FLAGS = ["-O2", *os.environ.get("NEXORALDNS_CFLAGS", "").split()]
+NO_COMPILE = os.environ.get("NEXORALDNS_NO_COMPILE") == "1"
+REQUIRED = os.environ.get("NEXORALDNS_REQUIRE_COMPILED") == "1"
+
+
+def sources() -> list[pathlib.Path]:
+    """The modules to compile, relative to the project's folder, in a fixed order."""
+    found = [path.with_suffix(".py") for path in (ROOT / "dnsd").rglob("*.pxd")]
+    found = [path for path in found if path.is_file() and path.stem not in ENUMERATIONS]
+    found += (ROOT / "dnsd").rglob("*.pyx")
+    return sorted(path.relative_to(ROOT) for path in found)
+
+
+def say(reason: str) -> None:
+    """The one line that tells that the query path will be interpreted; an error where compiling is required."""
+    line = f"nexoraldns: no compiled modules ({reason}); the same Python files run interpreted, about 50 times slower"
+    if REQUIRED:
+        raise SystemExit(f"{line}. NEXORALDNS_REQUIRE_COMPILED=1 makes this an error")
+    print(line, file=sys.stderr)
+
+
+def extensions() -> list[Extension]:
+    """Turn the modules into C; none when asked not to, or when Cython is not there."""
+    if NO_COMPILE:
+        say("NEXORALDNS_NO_COMPILE=1")
+        return []
+    try:
+        from Cython.Build import cythonize
+    except ImportError:
+        say("Cython is not installed")
+        return []
+    modules = [
+        Extension(".".join(path.with_suffix("").parts), [str(path)], extra_compile_args=FLAGS, depends=depends(path))
+        for path in sources()
+    ]
+    made: list[Extension] = cythonize(
+        modules, compiler_directives=DIRECTIVES, build_dir="build/cython", quiet=True, show_all_warnings=False
+    )
+    return made
+
+
+def depends(path: pathlib.Path) -> list[str]:
+    """Headers beside a module: a change in one of them compiles it again."""
+    return sorted(str(header.relative_to(ROOT)) for header in (ROOT / path).parent.glob("*.h"))
+
+
+class BuildExtensions(build_ext):
+    """Compile all or nothing: a half-compiled query path would be neither fast nor tested."""
+
+    def run(self) -> None:
+        """Build every extension; on failure leave none behind and go on with plain Python."""
+        if not self.extensions:
+            return
+        try:
+            super().run()
+        except Exception as error:
+            self.remove()
+            say(str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__)
+            self.extensions = []
+
+    def remove(self) -> None:
+        """Take away what this run (or an earlier one) has compiled."""
+        for extension in self.extensions:
+            for path in (self.get_ext_fullpath(extension.name), str(ROOT / self.get_ext_filename(extension.name))):
+                if os.path.exists(path):
+                    os.unlink(path)
+
+    def get_outputs(self) -> list[str]:
+        """Only files that exist: a failed optional build has none."""
+        return [path for path in super().get_outputs() if os.path.exists(path)] if self.extensions else []
+
+
+class BuildPython(build_py):
+    """Copy schemas/ and rules.d/ to controller/_data/ of the built package (an editable install reads them in place)."""
+
+    def run(self) -> None:
+        """Build as usual, then copy."""
+        super().run()
+        if not getattr(self, "editable_mode", False):
+            for name in DATA:
+                shutil.copytree(ROOT / name, pathlib.Path(self.build_lib) / "controller" / "_data" / name,
+                                dirs_exist_ok=True)  # fmt: skip
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtensions, "build_py": BuildPython})
