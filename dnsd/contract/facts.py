@@ -8,9 +8,13 @@ Layout (all integers little-endian): 16 u32 words of header
     0 magic "FACT"  1 major  2 length  3 version low  4 version high  5 gates: count  6 gates: offset
     7 v4: count  8 v4: offset  9 v6: count  10 v6: offset  11 own: count  12 own: offset
     13 overrides: count  14 overrides: offset  15 flags
-then, at 64, 4 u32 words that came later: 16 lease: count  17 lease: offset  18, 19 zero.
-Sections are 8-aligned, in any place after byte 80:
-    gates      one byte each, in the table's gate order: 1 open, 0 closed
+then, at 64, 8 u32 words:
+    16 lease: count  17 lease: offset  18 next gates: count  19 next gates: offset
+    20 generation of gates, low  21 high  22 generation of next gates, low  23 high
+Sections are 8-aligned, in any place after byte 96:
+    gates      one byte each, in the gate order of the committed table: 1 open, 0 closed
+    next gates the same for the table that is prepared, if any. A reader uses them when its table's generation is
+               theirs, and `gates` otherwise: so table and gates change in the same batch at COMMIT
     v4         allowed clients, pairs of u32 (first, last), sorted, disjoint, not adjacent
     v6         allowed clients, pairs of 16 octets in network order, sorted, disjoint; never ::ffff:0:0/96
     own        our own addresses, 16 octets each (IPv4 as ::ffff:0:0/96), sorted, unique
@@ -34,7 +38,7 @@ from typing import Any
 MAGIC = b"FACT"
 MAJOR = 1
 HEADER = 64
-_START = 80  # where sections may begin
+_START = 96  # where sections may begin
 LIMIT = 60_000  # what one half of the shared memory's facts region is sure to hold
 
 # Word numbers, for readers by offset.
@@ -46,6 +50,9 @@ WORD_OWN = 11
 WORD_OVERRIDES = 13
 WORD_FLAGS = 15
 WORD_LEASE = 16
+WORD_NEXT_GATES = 18
+WORD_GENERATION = 20
+WORD_NEXT_GENERATION = 22
 
 FLAG_SPECIAL_USE = 1  # keep the names of RFC 6303 and RFC 6761 at home
 
@@ -61,7 +68,10 @@ class FactsError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Facts:
-    """One version of a node's facts. Addresses are 16 octets, IPv4 as ::ffff:0:0/96 (RFC 4291, section 2.5.5.2)."""
+    """One version of a node's facts. Addresses are 16 octets, IPv4 as ::ffff:0:0/96 (RFC 4291, section 2.5.5.2).
+
+    `generation` and `next_generation` are what the workers' tables are installed under, 0 for none.
+    """
 
     version: int = 0
     gates: bytes = b""
@@ -71,6 +81,9 @@ class Facts:
     own: tuple[bytes, ...] = ()
     overrides: tuple[tuple[bytes, int], ...] = ()
     lease: tuple[tuple[bytes, int], ...] = ()
+    generation: int = 0
+    next_gates: bytes = b""
+    next_generation: int = 0
 
 
 def packed(address: str | ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
@@ -114,10 +127,11 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def encode(facts: Facts) -> bytes:
     """The bytes of these facts; raises FactsError when they are out of order, out of range or too long."""
-    if not 0 <= facts.version < 2**64 or not 0 <= facts.flags < 2**32:
-        raise FactsError("version or flags are out of range")
+    numbers = (facts.version, facts.generation, facts.next_generation)
+    if not all(0 <= number < 2**64 for number in numbers) or not 0 <= facts.flags < 2**32:
+        raise FactsError("version, generation or flags are out of range")
     body = bytearray(_START)
-    words = [0] * 20
+    words = [0] * 24
 
     def place(word: int, count: int, data: bytes) -> None:
         body.extend(b"\x00" * (-len(body) % 8))
@@ -126,6 +140,7 @@ def encode(facts: Facts) -> bytes:
 
     try:
         place(WORD_GATES, len(facts.gates), facts.gates)
+        place(WORD_NEXT_GATES, len(facts.next_gates), facts.next_gates)
         place(WORD_V4, len(facts.v4), b"".join(struct.pack("<II", *pair) for pair in facts.v4))
         place(WORD_V6, len(facts.v6), b"".join(first + last for first, last in facts.v6))
         place(WORD_OWN, len(facts.own), b"".join(facts.own))
@@ -135,11 +150,11 @@ def encode(facts: Facts) -> bytes:
     except struct.error as error:
         raise FactsError(f"a number is out of range: {error}") from None
     body.extend(b"\x00" * (-len(body) % 8))
-    words[:5] = [
-        int.from_bytes(MAGIC, "little"), MAJOR, len(body), facts.version & 0xFFFFFFFF, facts.version >> 32,
-    ]  # fmt: skip
+    words[:3] = [int.from_bytes(MAGIC, "little"), MAJOR, len(body)]
+    for word, number in zip((WORD_VERSION, WORD_GENERATION, WORD_NEXT_GENERATION), numbers, strict=True):
+        words[word], words[word + 1] = number & 0xFFFFFFFF, number >> 32
     words[WORD_FLAGS] = facts.flags
-    struct.pack_into("<20I", body, 0, *words)
+    struct.pack_into("<24I", body, 0, *words)
     data = bytes(body)
     if len(data) > LIMIT:
         raise FactsError(f"facts of {len(data)} bytes do not fit into {LIMIT}")
@@ -153,7 +168,7 @@ def decode(data: bytes | bytearray | memoryview) -> Facts:
     data = bytes(data)
     if len(data) < _START:
         raise FactsError(f"{len(data)} bytes are too few for a header of {_START}")
-    words = struct.unpack_from("<20I", data)
+    words = struct.unpack_from("<24I", data)
     if data[:4] != MAGIC:
         raise FactsError("the magic is missing: these are not facts")
     if words[1] != MAJOR:
@@ -168,8 +183,12 @@ def decode(data: bytes | bytearray | memoryview) -> Facts:
             raise FactsError(f"{what} ({count} at {offset}) lie outside the facts")
         return [data[at : at + size] for at in range(offset, offset + count * size, size)]
 
+    def number(word: int) -> int:
+        return int(words[word]) | int(words[word + 1]) << 32
+
     gates = b"".join(section(WORD_GATES, 1, "gates"))
-    if gates.strip(b"\x00\x01"):
+    next_gates = b"".join(section(WORD_NEXT_GATES, 1, "next gates"))
+    if (gates + next_gates).strip(b"\x00\x01"):
         raise FactsError("a gate is neither 0 nor 1")
     v4 = tuple(struct.unpack("<II", pair) for pair in section(WORD_V4, 8, "v4 clients"))
     v6 = tuple((pair[:16], pair[16:]) for pair in section(WORD_V6, 32, "v6 clients"))
@@ -182,7 +201,7 @@ def decode(data: bytes | bytearray | memoryview) -> Facts:
             raise FactsError(f"{what} are not sorted")
     lease = tuple((e[:16], int.from_bytes(e[16:18], "little")) for e in section(WORD_LEASE, 20, "lease servers"))
     return Facts(
-        version=words[WORD_VERSION] | words[WORD_VERSION + 1] << 32,
+        version=number(WORD_VERSION),
         gates=gates,
         flags=words[WORD_FLAGS],
         v4=v4,
@@ -190,6 +209,9 @@ def decode(data: bytes | bytearray | memoryview) -> Facts:
         own=own,
         overrides=overrides,
         lease=lease,
+        generation=number(WORD_GENERATION),
+        next_gates=next_gates,
+        next_generation=number(WORD_NEXT_GENERATION),
     )
 
 

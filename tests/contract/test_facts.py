@@ -38,6 +38,9 @@ def full() -> facts.Facts:
         own=(facts.packed("2001:db8::1"), facts.packed("2001:db8::2")),
         overrides=((facts.packed("10.0.0.9"), 4),),
         lease=((facts.packed("10.0.0.1"), 53), (facts.packed("2001:db8::53"), 5353)),
+        generation=7,
+        next_gates=b"\x00\x01",
+        next_generation=2**33,
     )
 
 
@@ -59,7 +62,9 @@ def test_layout_is_what_the_compiled_reader_reads() -> None:
     assert data[word(6) : word(6) + word(5)] == b"\x01\x00\x01"
     assert word(7) == 2 and data[word(8) : word(8) + 8] == bytes.fromhex("0000000a ffffff0b".replace(" ", ""))
     assert data[word(10) : word(10) + 32] == bytes.fromhex("fc" + "00" * 15 + "fd" + "ff" * 15)
-    assert all(word(n) % 8 == 0 for n in (6, 8, 10, 12, 14, 17))
+    assert all(word(n) % 8 == 0 for n in (6, 8, 10, 12, 14, 17, 19))
+    assert (word(20), word(21), word(22), word(23)) == (7, 0, 0, 2)
+    assert data[word(19) : word(19) + word(18)] == b"\x00\x01"
     assert word(15) == facts.FLAG_SPECIAL_USE
 
 
