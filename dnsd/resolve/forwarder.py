@@ -1,0 +1,258 @@
+"""One forwarded question as a generator: server choice, retry, TCP, failover.
+
+Pure: it yields `Ask` and is sent `Reply`; time comes with each reply, ids and ports are the asker's
+business (`serve.upstream` writes a random id into octets 0 and 1 and pairs answers with `matches`).
+"""
+
+import dataclasses
+import struct
+from collections.abc import Generator, Sequence
+
+from dnsd.contract import codes
+
+Server = tuple[str, int]  # address and port
+
+EDNS_BYTES = 1232  # what we say we take over UDP (DNS flag day 2020)
+BUDGET_MS = 5000  # a stub resolver has given up by then (resolv.conf(5), timeout)
+SMALLEST_WAIT_MS = 50
+
+_PENALTY_MS = 1000  # after the first failure; doubles with each further one
+_PENALTY_LIMIT_MS = 60_000
+_PLAIN_MS = 15 * 60_000  # how long we remember that a server does not speak EDNS
+_REMEMBERED = 4096
+
+_FLAG_RD = 0x0100
+_FLAG_CD = 0x0010
+
+UDP = "udp"
+TCP = "tcp"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ask:
+    """Send `wire` (id 0) to `server` and wait at most `timeout_ms` for the answer to it."""
+
+    server: Server
+    wire: bytes
+    transport: str
+    timeout_ms: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of an Ask, at `now_ms`: a paired response, or None and why (`timeout`, `unreachable`, `broken`)."""
+
+    wire: bytes | None
+    now_ms: int
+    error: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """The response, or None with the Extended DNS Error (RFC 8914) that tells the client why."""
+
+    response: bytes | None
+    ede: int = codes.EDE_NONE
+    text: str = ""
+
+
+@dataclasses.dataclass(slots=True)
+class _Standing:
+    failures: int = 0
+    until_ms: int = 0  # tried last before this
+    plain_until_ms: int = 0  # asked without EDNS before this
+
+
+class Servers:
+    """What is known about upstream servers; one per worker, shared by all its questions."""
+
+    def __init__(self) -> None:
+        self._standing: dict[Server, _Standing] = {}
+
+    def order(self, servers: Sequence[Server], now_ms: int) -> list[Server]:
+        """The order in which to try: as written, but servers that failed lately come last.
+
+        When a penalty has run out one question tries the server first again; the others go on avoiding it
+        until that question knows better.
+        """
+        if not self._standing:
+            return list(servers)
+        good: list[Server] = []
+        bad: list[tuple[int, int, Server]] = []
+        for place, server in enumerate(servers):
+            standing = self._standing.get(server)
+            if standing is None or standing.failures == 0:
+                good.append(server)
+            elif now_ms < standing.until_ms:
+                bad.append((standing.until_ms, place, server))
+            else:
+                standing.until_ms = now_ms + _PENALTY_MS
+                good.append(server)
+        return good + [server for _, _, server in sorted(bad)]
+
+    def failed(self, server: Server, now_ms: int) -> None:
+        """The server was silent or unreachable; it is tried last for a while."""
+        standing = self._of(server)
+        standing.failures = min(standing.failures + 1, 16)
+        standing.until_ms = now_ms + min(_PENALTY_MS << (standing.failures - 1), _PENALTY_LIMIT_MS)
+
+    def answered(self, server: Server) -> None:
+        """The server lives."""
+        standing = self._standing.get(server)
+        if standing is not None:
+            standing.failures = 0
+
+    def plain(self, server: Server, now_ms: int) -> bool:
+        """Whether the server is known not to understand EDNS."""
+        standing = self._standing.get(server)
+        return standing is not None and now_ms < standing.plain_until_ms
+
+    def is_plain(self, server: Server, now_ms: int) -> None:
+        """Remember for a quarter of an hour that the server answers only without EDNS."""
+        self._of(server).plain_until_ms = now_ms + _PLAIN_MS
+
+    def _of(self, server: Server) -> _Standing:
+        standing = self._standing.get(server)
+        if standing is None:
+            if len(self._standing) >= _REMEMBERED:
+                self._standing.clear()  # routes name few servers; this many means that they changed often
+            standing = self._standing[server] = _Standing()
+        return standing
+
+
+def query(sname: bytes, qtype: int, qclass: int, do: bool, cd: bool, edns: bool = True) -> bytes:
+    """A question to an upstream server: id 0, RD set, one question, an OPT record (RFC 6891) unless told otherwise."""
+    flags = _FLAG_RD | (_FLAG_CD if cd else 0)
+    head = struct.pack("!HHHHHH", 0, flags, 1, 0, 0, 1 if edns else 0)
+    wire = head + sname + struct.pack("!HH", qtype, qclass)
+    if edns:
+        wire += struct.pack("!BHHBBHH", 0, codes.TYPE_OPT, EDNS_BYTES, 0, 0, 0x8000 if do else 0, 0)
+    return wire
+
+
+def matches(asked: bytes, response: bytes) -> bool:
+    """Whether a response answers this question (RFC 5452, section 9.1): QR, opcode, and the same question.
+
+    The id is compared by the caller. A bare header is accepted from servers that could not read the question.
+    """
+    if len(response) < 12 or response[2] & 0xF8 != 0x80:
+        return False
+    if response[4] == 0 and response[5] == 0:
+        rcode = response[3] & 0x0F
+        return rcode in (codes.RCODE_FORMERR, codes.RCODE_NOTIMP, codes.RCODE_REFUSED, codes.RCODE_SERVFAIL)
+    if response[4] != 0 or response[5] != 1:
+        return False
+    end = 12
+    while asked[end]:
+        end += 1 + asked[end]
+    name_end = end + 1
+    end = name_end + 4
+    return (
+        len(response) >= end
+        and response[name_end:end] == asked[name_end:end]
+        and response[12:name_end].lower() == asked[12:name_end].lower()  # length octets are no letters
+    )
+
+
+def forward(
+    sname: bytes,
+    qtype: int,
+    qclass: int,
+    do: bool,
+    cd: bool,
+    servers: Sequence[Server],
+    timeout_ms: int,
+    known: Servers,
+    now_ms: int,
+) -> Generator[Ask, Reply, Outcome]:
+    """Ask one server after the other until one answers; `timeout_ms` is the patience for one server.
+
+    The whole takes at most that times the number of servers, and at most 5 s. NOERROR and NXDOMAIN count as
+    answers, and so does every rcode that is not a failure of the server itself.
+    """
+    if not servers:
+        return Outcome(None, codes.EDE_NO_REACHABLE_AUTHORITY, "no upstream server is configured")
+    deadline_ms = now_ms + min(BUDGET_MS, timeout_ms * len(servers))
+    tries = [(server, timeout_ms) for server in known.order(servers, now_ms)]
+    if len(tries) == 1:
+        # One lost packet must not cost the answer when there is no other server to ask.
+        first = max(SMALLEST_WAIT_MS, timeout_ms // 3)
+        tries = [(tries[0][0], first), (tries[0][0], max(SMALLEST_WAIT_MS, timeout_ms - first))]
+    said: dict[Server, str] = {}
+    for server, patience_ms in tries:
+        left_ms = deadline_ms - now_ms
+        if left_ms < SMALLEST_WAIT_MS:
+            break
+        if said.get(server) not in (None, "timeout"):
+            continue  # it has spoken, or nobody listens there: asking again is no use
+        reply, error = yield from _ask(
+            server, sname, qtype, qclass, do, cd, min(patience_ms, left_ms), known, now_ms
+        )
+        now_ms = reply.now_ms
+        if not error:
+            known.answered(server)
+            return Outcome(reply.wire)
+        said[server] = error
+        if reply.wire is None:
+            known.failed(server, now_ms)
+    network = all(word in ("unreachable", "broken") for word in said.values())
+    ede = codes.EDE_NETWORK_ERROR if network else codes.EDE_NO_REACHABLE_AUTHORITY
+    return Outcome(None, ede, ", ".join(f"{_printed(server)} {_PRINTED.get(word, word)}" for server, word in said.items()))
+
+
+_PRINTED = {"timeout": "timed out", "unreachable": "unreachable", "broken": "broke the connection"}
+_FAILURES = {codes.RCODE_SERVFAIL: "SERVFAIL", codes.RCODE_REFUSED: "REFUSED"}
+_NOT_UNDERSTOOD = {codes.RCODE_FORMERR: "FORMERR", codes.RCODE_NOTIMP: "NOTIMP"}
+
+
+def _ask(
+    server: Server,
+    sname: bytes,
+    qtype: int,
+    qclass: int,
+    do: bool,
+    cd: bool,
+    patience_ms: int,
+    known: Servers,
+    now_ms: int,
+) -> Generator[Ask, Reply, tuple[Reply, str]]:
+    """Everything that one server is asked: over UDP, without EDNS when it chokes on it, over TCP when truncated.
+
+    Returns the last reply and "" for an answer, otherwise the word that says what is wrong with it.
+    """
+    deadline_ms = now_ms + patience_ms
+    edns = not known.plain(server, now_ms)
+    transport = UDP
+    while True:
+        wire = query(sname, qtype, qclass, do, cd, edns)
+        reply = yield Ask(server, wire, transport, max(SMALLEST_WAIT_MS, deadline_ms - now_ms))
+        now_ms = reply.now_ms
+        response = reply.wire
+        if response is None:
+            return reply, reply.error or "timeout"
+        rcode = response[3] & 0x0F
+        if rcode in _NOT_UNDERSTOOD:
+            if edns:
+                edns = False
+                if now_ms < deadline_ms:
+                    continue
+            return reply, _NOT_UNDERSTOOD[rcode]
+        if rcode in _FAILURES:
+            return reply, _FAILURES[rcode]
+        if not edns and not known.plain(server, now_ms):
+            known.is_plain(server, now_ms)  # the same question was understood without it
+        if response[2] & 0x02:  # TC: the whole answer is only to be had over TCP (RFC 7766, section 5)
+            if transport == TCP:
+                return reply, "broken"
+            transport = TCP
+            if now_ms >= deadline_ms:
+                return Reply(None, now_ms, "timeout"), "timeout"
+            continue
+        return reply, ""
+
+
+def _printed(server: Server) -> str:
+    host, port = server
+    if port == 53:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
