@@ -1,0 +1,177 @@
+"""The status page's web application (owner of Starlette and Jinja2).
+
+It reads the state and never changes it: GET and HEAD only, no cookie, no external resource, and a
+Content-Security-Policy that refuses anything inline.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jinja2
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from controller.status import metrics, view
+from dnsd.contract.settings import Settings
+
+_HERE = pathlib.Path(__file__).parent
+_LONGEST_INPUT = 300  # a domain name in presentation format with escapes is rarely longer; the page echoes it
+
+_HEADERS = (
+    (b"content-security-policy",
+     b"default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+     b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)  # fmt: skip
+
+
+class State(Protocol):
+    """What the page needs of the controller's state."""
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """What is known now, as JSON values; the caller does not change it."""
+
+
+# (name, type, client) as typed by a person → the lines of `explain`; raises ValueError with a sentence.
+Explain = Callable[[str, str, str], str]
+
+
+class _Guard:
+    """Every answer carries the security headers, and everything that is not GET or HEAD is refused."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                names = {name for name, _ in headers}
+                headers += [pair for pair in _HEADERS if pair[0] not in names]
+                if b"cache-control" not in names:
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        if scope["method"] not in ("GET", "HEAD"):
+            refusal = PlainTextResponse(
+                "This page only shows what is; change the rules in their repository or folder.\n",
+                status_code=405, headers={"allow": "GET, HEAD"},
+            )  # fmt: skip
+            await refusal(scope, receive, send_guarded)
+            return
+        await self.app(scope, receive, send_guarded)
+
+
+class _Static(StaticFiles):
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["cache-control"] = "no-cache"  # revalidated by ETag: an update shows at once
+        return response
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now().astimezone()
+
+
+def _dig(listen: tuple[str, ...]) -> str:
+    """The dig command that reaches the first listen address from this machine."""
+    if not listen:
+        return "dig @127.0.0.1 example.com"
+    host, _, port = listen[0].rpartition(":")
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+        host = "127.0.0.1" if address.is_unspecified else str(address)
+    except ValueError:  # an interface, or every address
+        host = "127.0.0.1"
+    return f"dig @{host}{'' if port == '53' else f' -p {port}'} example.com"
+
+
+def _source(settings: Settings | None) -> str:
+    if settings is None:
+        return "rules.d"
+    git = settings.source.git
+    return f"{git.url} ({git.ref}, {git.path})" if git else settings.source.directory or "rules.d"
+
+
+def create(state: State, *, node_settings: Settings | None, explain: Explain | None = None) -> Starlette:
+    """The application. `node_settings` is used for hints (where rules are, what to dig); `explain` answers /explain."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.globals.update(
+        source=_source(node_settings), dig=_dig(node_settings.listen if node_settings else ()),
+        broker=node_settings.broker.listen if node_settings else "127.0.0.1:5338", can_explain=explain is not None,
+        is_git=bool(node_settings and node_settings.source.git),
+    )  # fmt: skip
+    render_metrics = metrics.exposition(state.snapshot)
+
+    def render(template: str, **values: object) -> HTMLResponse:
+        return HTMLResponse(environment.get_template(template).render(values))
+
+    def wanted(request: Request) -> str:
+        return request.query_params.get("q", "")[:_LONGEST_INPUT]
+
+    async def page(request: Request) -> Response:
+        return render("page.html", page=view.page(state.snapshot(), _now(), wanted(request)))
+
+    async def live(request: Request) -> Response:
+        return render("live.html", page=view.page(state.snapshot(), _now(), wanted(request)))
+
+    async def explained(request: Request) -> Response:
+        query = {key: request.query_params.get(key, "").strip()[:_LONGEST_INPUT] for key in ("name", "type", "client")}
+        text, fault = "", ""
+        if explain is None:
+            fault = "this process has no rules to explain with; use `nexoraldns explain` on the command line"
+        elif query["name"]:
+            try:
+                text = explain(query["name"], query["type"] or "A", query["client"])
+            except ValueError as error:
+                fault = str(error)
+        response = render("explain.html", query=query, text=text, fault=fault)
+        response.status_code = 400 if fault and explain else 200
+        return response
+
+    async def status(_: Request) -> Response:
+        return JSONResponse(dict(state.snapshot()))
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_: Request) -> Response:
+        ready, reason = view.ready(state.snapshot())
+        return PlainTextResponse(f"{reason}\n", status_code=200 if ready else 503)
+
+    async def prometheus(request: Request) -> Response:
+        body, content_type = render_metrics(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
+
+    async def missing(_: Request, __: Exception) -> Response:
+        return PlainTextResponse("There is nothing here. The status page is at /.\n", status_code=404)
+
+    return Starlette(
+        routes=[
+            Route("/", page), Route("/live", live), Route("/explain", explained), Route("/api/v1/status", status),
+            Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", prometheus),
+            Mount("/static", _Static(directory=_HERE / "static"), name="static"),
+        ],
+        middleware=[Middleware(_Guard)], exception_handlers={404: missing},
+    )  # fmt: skip

@@ -1,0 +1,418 @@
+"""A snapshot of the state to what the page shows: words, tones, numbers that can be read.
+
+Pure: the time is an argument. Every key of the snapshot may be missing; nothing here raises for that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dnsd.contract import codes
+
+DECISIONS_SHOWN = 50
+HISTORY_SHOWN = 12
+EVENTS_SHOWN = 20
+
+# How a revision's state looks: good, bad, busy, quiet.
+_TONES = {
+    "active": "good", "healthy": "good", "refused": "bad", "rejected": "bad", "failed": "bad", "rolled-back": "bad",
+    "superseded": "quiet", "replaced": "quiet", "was active": "quiet",
+}  # fmt: skip
+_REFUSED = frozenset(("refused", "rejected", "failed", "rolled-back"))
+
+# The segments of the traffic bar: (name, counters that add up to it, explanation). Each query is in one of them.
+SEGMENTS = (
+    ("local", ("local", "special"), "names of your own zones, and names kept at home"),
+    ("blocked", ("blocked",), "answered by a block rule"),
+    ("redirected", ("redirected",), "sent elsewhere by a redirect"),
+    ("cached", ("cache_hits",), "let through, answered from the cache"),
+    ("upstream", ("cache_misses",), "let through, asked of an upstream server"),
+    ("refused", ("refused", "dropped", "malformed", "overloaded"), "not allowed to ask, not understood, or too much"),
+)
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """The value if it is a mapping, otherwise an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def rows(value: object) -> list[Mapping[str, Any]]:
+    """The mappings in a list; anything else is left out."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def whole(value: object) -> int:
+    """A number, or 0 for what is not one."""
+    return int(value) if isinstance(value, int | float) else 0
+
+
+def instant(value: object) -> datetime.datetime | None:
+    """A time as RFC 3339 text, seconds or milliseconds since 1970; None when it is none of these."""
+    try:
+        if isinstance(value, str) and value:
+            if value.isascii() and value.replace(".", "", 1).isdigit():
+                return instant(float(value))
+            parsed = datetime.datetime.fromisoformat(value)
+            return parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            return datetime.datetime.fromtimestamp(value / 1000 if value > 1e11 else value, datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    return None
+
+
+def ago(moment: datetime.datetime, now: datetime.datetime) -> str:
+    """How long ago, in one unit: `just now`, `14 min ago`, `3 days ago`."""
+    seconds = (now - moment).total_seconds()
+    if seconds < 0:
+        return "just now" if seconds > -5 else "in the future"
+    if seconds < 5:
+        return "just now"
+    return span(seconds) + " ago"
+
+
+def span(seconds: float) -> str:
+    """A duration in its largest unit."""
+    for size, unit, many in ((86400, "day", "days"), (3600, "h", "h"), (60, "min", "min"), (1, "s", "s")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit if count == 1 else many}"
+    return "0 s"
+
+
+def grouped(value: object) -> str:
+    """An integer with thin spaces between its thousands."""
+    return f"{whole(value):,}".replace(",", "\u202f")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class When:
+    """A moment for people (`text`), exactly (`full`) and for machines (`iso`); all empty when unknown."""
+
+    text: str = ""
+    full: str = ""
+    iso: str = ""
+    clock: str = ""
+
+
+def when(value: object, now: datetime.datetime) -> When:
+    """Show a moment of the snapshot relative to now, and exactly in the server's time zone."""
+    moment = instant(value)
+    if moment is None:
+        return When()
+    local = moment.astimezone(now.tzinfo)
+    # A decision of another day must not look like one of today.
+    clock = f"{local:%H:%M:%S}" if local.date() == now.date() else f"{local:%-d %b %H:%M}"
+    return When(ago(moment, now), f"{local:%Y-%m-%d %H:%M:%S %Z}", moment.isoformat(), clock)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RevisionView:
+    """A revision as a card or a row shows it."""
+
+    id: str
+    short: str
+    subject: str
+    author: str
+    email: str
+    digest: str
+    generation: int
+    state: str
+    tone: str
+    committed: When
+    since: When
+    took: str
+    problems: str
+
+
+def revision(value: object, now: datetime.datetime) -> RevisionView | None:
+    """A revision of the snapshot; None when there is none."""
+    row = mapping(value)
+    identity = str(row.get("revision") or row.get("id") or "")
+    if not identity:
+        return None
+    ref, _, digits = identity.partition(":")
+    state = str(row.get("state") or "")
+    took = row.get("duration_ms")
+    return RevisionView(
+        id=identity,
+        short=str(row.get("short") or (f"{ref}:{digits[:12]}" if digits else identity)),
+        subject=str(row.get("subject") or ""),
+        author=str(row.get("author") or ""),
+        email=str(row.get("email") or ""),
+        digest=str(row.get("digest") or ""),
+        generation=whole(row.get("generation")),
+        state=state,
+        tone=_TONES.get(state, "busy" if state else "quiet"),
+        committed=when(row.get("time"), now),
+        since=when(row.get("since") or row.get("finished") or row.get("seen"), now),
+        took=f"{took:.0f} ms" if isinstance(took, int | float) and took < 10_000
+             else span(took / 1000) if isinstance(took, int | float) else "",
+        problems=str(row.get("problems_text") or row.get("reason") or "").rstrip(),
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A worker's row; `differs` when it serves another digest than the active one."""
+
+    slot: str
+    pid: str
+    state: str
+    tone: str
+    generation: str
+    digest: str
+    queries: str
+    differs: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node and its workers."""
+
+    name: str
+    connected: bool
+    phase: str
+    agent: str
+    listen: str
+    workers: tuple[WorkerView, ...]
+    tone: str
+
+
+def node(row: Mapping[str, Any], active_digest: str) -> NodeView:
+    """A node of the snapshot."""
+    workers = []
+    connected = bool(row.get("connected", True))
+    for worker in rows(row.get("workers")):
+        digest = str(worker.get("digest") or "")
+        state = str(worker.get("state") or ("active" if digest else "waiting"))
+        differs = bool(active_digest) and digest != active_digest
+        good = state in ("active", "serving", "ready") and not differs
+        workers.append(WorkerView(
+            slot=str(worker.get("slot", "")), pid=str(worker.get("pid") or "–"), state=state,
+            tone="good" if good else "bad" if state in ("dead", "evicted", "nack") else "busy",
+            generation=str(worker.get("generation") or "–"), digest=digest,
+            queries=grouped(worker.get("queries")), differs=differs,
+        ))  # fmt: skip
+    tone = "bad" if not connected else "busy" if any(w.tone != "good" for w in workers) or not workers else "good"
+    listen = row.get("listen")
+    return NodeView(
+        name=str(row.get("name") or row.get("node") or "node"), connected=connected,
+        phase=str(row.get("phase") or ("connected" if connected else "away")), agent=str(row.get("agent") or ""),
+        listen=", ".join(map(str, listen)) if isinstance(listen, list | tuple) else str(listen or ""),
+        workers=tuple(workers), tone=tone,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DecisionView:
+    """One answered query."""
+
+    time: When
+    client: str
+    qname: str
+    qtype: str
+    verdict: str
+    rule: str
+    where: str
+    rcode: str
+    ms: str
+
+
+def verdict_of(row: Mapping[str, Any]) -> str:
+    """One word for what happened to a query, from its stage, action and rule."""
+    stage, action = str(row.get("stage") or ""), str(row.get("action") or "")
+    if row.get("verdict"):
+        return str(row["verdict"])
+    if stage in ("shape", "client"):
+        return "dropped" if action == "drop" else "refused" if action in ("refused", "drop") else action or "refused"
+    if stage == "policy":
+        if action in ("forward", "recurse"):
+            return "allowed"
+        return "redirected" if action in ("answer", "alias") else "blocked"
+    if stage == "local":
+        return "local"
+    if action == "servfail":
+        return "failed"
+    return "allowed" if row.get("rule") else "cached" if row.get("cached") else "forwarded"
+
+
+def decision(row: Mapping[str, Any], now: datetime.datetime) -> DecisionView:
+    """A decision of the snapshot."""
+    ms = row.get("ms")
+    name = str(row.get("list") or "")
+    rule = str(row.get("rule") or "")
+    return DecisionView(
+        time=when(row.get("time"), now), client=str(row.get("client") or ""), qname=str(row.get("qname") or ""),
+        qtype=str(row.get("qtype") or ""), verdict=verdict_of(row), rule=f"{rule} · list:{name}" if name else rule,
+        where=str(row.get("where") or ""), rcode=str(row.get("rcode") or ""),
+        ms="" if not isinstance(ms, int | float) else "<0.1" if ms < 0.1 else f"{ms:.1f}" if ms < 100 else f"{ms:.0f}",
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of the traffic bar. `start` and `width` are per cent."""
+
+    name: str
+    count: str
+    share: str
+    start: float
+    width: float
+    meaning: str
+
+
+def segments(counters: Mapping[str, Any]) -> tuple[Segment, ...]:
+    """The traffic bar; empty without traffic."""
+    sums = [(name, sum(whole(counters.get(key)) for key in keys), text) for name, keys, text in SEGMENTS]
+    total = sum(count for _, count, _ in sums)
+    out, start = [], 0.0
+    for name, count, text in sums if total else ():
+        width = 100 * count / total
+        share = "0 %" if not count else "<1 %" if width < 1 else f"{width:.0f} %"
+        out.append(Segment(name, grouped(count), share, round(start, 3), round(width, 3), text))
+        start += width
+    return tuple(out)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Headline:
+    """The one sentence above everything, and its tone."""
+
+    tone: str
+    text: str
+    detail: str = ""
+
+
+def headline(active: RevisionView | None, newest: RevisionView | None, nodes: Iterable[NodeView]) -> Headline:
+    """Say in one sentence whether all is well."""
+    nodes = list(nodes)
+    workers = [worker for each in nodes if each.connected for worker in each.workers]
+    serving = sum(1 for worker in workers if active and worker.digest == active.digest)
+    if active is None and newest is not None and newest.state in _REFUSED:
+        return Headline("bad", "No rules are active", "The newest revision was refused and there is none before it.")
+    if active is None:
+        return Headline("busy", "No rules are active yet", "Waiting for the first revision.")
+    if not any(each.connected for each in nodes):
+        return Headline("bad", "No node is connected", "Nodes go on answering from their last good table meanwhile.")
+    if not workers:
+        return Headline("bad", "No worker is reporting", "The node is connected but has named no worker.")
+    if serving < len(workers):
+        return Headline("busy", f"{serving} of {len(workers)} workers serve the active rules",
+                        "The others are named below.")  # fmt: skip
+    count = f"All {len(workers)} workers" if len(workers) > 1 else "The worker"
+    verb = "serve" if len(workers) > 1 else "serves"
+    if newest is not None and newest.state in _REFUSED:
+        return Headline("bad", "The newest revision was refused",
+                        f"{count} still {verb} {active.short}; nothing has changed for clients.")  # fmt: skip
+    return Headline("good", "All is well", f"{count} {verb} {active.short}.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Page:
+    """Everything that the templates read."""
+
+    headline: Headline
+    active: RevisionView | None
+    newest: RevisionView | None
+    refused: bool
+    suspended: bool
+    problems: tuple[str, ...]
+    nodes: tuple[NodeView, ...]
+    segments: tuple[Segment, ...]
+    figures: tuple[tuple[str, str, str], ...]
+    decisions: tuple[DecisionView, ...]
+    decisions_known: int
+    decisions_matching: int
+    wanted: str
+    history: tuple[RevisionView, ...]
+    events: tuple[tuple[When, str, str, str, str], ...]
+    clock: str
+
+
+def matches(row: DecisionView, wanted: str) -> bool:
+    """Whether a decision shows every word of the filter, in any column."""
+    text = " ".join((row.client, row.qname, row.qtype, row.verdict, row.rule, row.where, row.rcode)).lower()
+    return all(word in text for word in wanted.lower().split())
+
+
+def _figures(counters: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
+    udp, tcp = whole(counters.get("queries_udp")), whole(counters.get("queries_tcp"))
+    hits, misses = whole(counters.get("cache_hits")), whole(counters.get("cache_misses"))
+    ratio = f"{100 * hits / (hits + misses):.0f} %" if hits + misses else "–"
+    timeouts, asked = whole(counters.get("upstream_timeouts")), whole(counters.get("upstream_queries"))
+    return (
+        ("Queries", grouped(udp + tcp), f"{grouped(tcp)} over TCP" if tcp else "all over UDP"),
+        ("Cache", ratio, f"{grouped(hits)} of {grouped(hits + misses)} found"),
+        ("Upstream", grouped(asked), f"{grouped(timeouts)} timed out" if timeouts else "none timed out"),
+        ("SERVFAIL", grouped(counters.get("servfail")), "answers that could not be had"),
+    )
+
+
+def _problem(item: object) -> str:
+    if isinstance(item, Mapping):
+        source, text = str(item.get("source") or ""), str(item.get("text") or item.get("message") or "")
+        return f"{source}: {text}" if source and text else text or source
+    return str(item)
+
+
+def page(snapshot: Mapping[str, Any], now: datetime.datetime, wanted: str = "") -> Page:
+    """Everything the page shows of a snapshot; `wanted` filters the decisions."""
+    active, newest = revision(snapshot.get("active"), now), revision(snapshot.get("newest"), now)
+    # The newest revision is news only when it is another one, or the same again with trouble.
+    news = newest if newest and (not active or newest.id != active.id or newest.state in _REFUSED) else None
+    nodes = tuple(node(row, active.digest if active else "") for row in rows(snapshot.get("nodes")))
+    counters = mapping(snapshot.get("counters"))
+    counters = mapping(counters.get("totals")) or counters
+    known = [decision(row, now) for row in rows(snapshot.get("decisions"))]
+    known.sort(key=lambda row: row.time.iso, reverse=True)
+    found = [row for row in known if matches(row, wanted)]
+    history = [row for row in (revision(item, now) for item in rows(snapshot.get("history"))) if row]
+    history.sort(key=lambda row: row.since.iso, reverse=True)
+    events = sorted(rows(snapshot.get("events")), key=lambda row: when(row.get("time"), now).iso, reverse=True)
+    problems = snapshot.get("problems")
+    return Page(
+        headline=headline(active, newest, nodes),
+        active=active,
+        newest=news,
+        refused=bool(news and news.state in _REFUSED),
+        suspended=bool(snapshot.get("suspended")),
+        problems=tuple(filter(None, map(_problem, problems if isinstance(problems, list | tuple) else ()))),
+        nodes=nodes,
+        segments=segments(counters),
+        figures=_figures(counters),
+        decisions=tuple(found[:DECISIONS_SHOWN]),
+        decisions_known=len(known),
+        decisions_matching=len(found),
+        wanted=wanted,
+        history=tuple(history[:HISTORY_SHOWN]),
+        events=tuple(
+            (
+                when(row.get("time"), now), str(row.get("source") or ""), str(row.get("reason") or ""),
+                str(row.get("interface") or ""),
+                ", ".join(map(str, row["addresses"])) if isinstance(row.get("addresses"), list | tuple)
+                else str(row.get("addresses") or row.get("text") or ""),
+            )
+            for row in events[:EVENTS_SHOWN]
+        ),
+        clock=f"{now:%Y-%m-%d %H:%M:%S %Z}",
+    )  # fmt: skip
+
+
+def ready(snapshot: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether a table is active on at least one node, and the reason when not."""
+    nodes = [row for row in rows(snapshot.get("nodes")) if row.get("connected", True)]
+    if not mapping(snapshot.get("active")).get("digest"):
+        return False, "no rules are active yet"
+    if not nodes:
+        return False, "no node is connected"
+    for row in nodes:
+        if any(worker.get("digest") for worker in rows(row.get("workers"))):
+            return True, "ready"
+    return False, "no worker serves a table yet"
+
+
+EMPTY_COUNTERS: Mapping[str, int] = dict.fromkeys(codes.COUNTER_NAMES, 0)
