@@ -1,0 +1,17 @@
+from dnsd.contract.codes cimport *
+from dnsd.contract.query cimport Query
+
+cdef class FactsView:
+    cdef const unsigned char[::1] data
+    cdef const unsigned int[::1] words
+    cdef public object buffer
+    cdef public int gates_count
+    cdef public int special_use
+    cdef int gates
+    cdef int v4
+    cdef int v4_count
+    cdef int v6
+    cdef int v6_count
+
+    cpdef int gate(self, unsigned int number) except? -1
+    cpdef int may_ask(self, Query q) except? -1

@@ -1,0 +1,95 @@
+"""Facts as the query path reads them: by offset, from the bytes that `facts.encode` made.
+
+Compiled by Cython with the types in `factsview.pxd`. Immutable; a worker makes a new view when the
+agent has written a new version.
+"""
+
+import cython
+
+if not cython.compiled:
+    from dnsd.contract.query import Query
+
+from dnsd.contract.facts import FLAG_SPECIAL_USE, MAGIC, WORD_FLAGS, WORD_GATES, WORD_V4, WORD_V6, FactsError
+
+
+class FactsView:
+    """One version of a node's facts; raises FactsError when the bytes are no facts."""
+
+    def __init__(self, data: bytes) -> None:
+        if len(data) < 80 or len(data) % 8 or data[:4] != MAGIC:
+            raise FactsError("these bytes are no facts")
+        view = memoryview(data)
+        words = view.cast("I")
+        if words[2] != len(data):
+            raise FactsError("facts of another length than they say")
+        for word, size in ((WORD_GATES, 1), (WORD_V4, 8), (WORD_V6, 32)):
+            if words[word + 1] + words[word] * size > len(data) or words[word + 1] % 4:
+                raise FactsError("facts that point outside of themselves")
+        self.buffer = data
+        self.data = view
+        self.words = words
+        self.gates_count = words[WORD_GATES]
+        self.gates = words[WORD_GATES + 1]
+        self.v4_count = words[WORD_V4]
+        self.v4 = words[WORD_V4 + 1] // 4
+        self.v6_count = words[WORD_V6]
+        self.v6 = words[WORD_V6 + 1]
+        self.special_use = 1 if words[WORD_FLAGS] & FLAG_SPECIAL_USE else 0
+
+    def gate(self, number: cython.uint) -> cython.int:
+        """Whether gate `number` - 1 is open; 0 stands for no condition, and a gate the facts do not know is closed."""
+        if number == 0:
+            return 1
+        if number > cython.cast(cython.uint, self.gates_count):
+            return 0
+        return self.data[self.gates + number - 1]
+
+    def may_ask(self, q: Query) -> cython.int:
+        """Whether the client's address is among those that this node answers."""
+        c = q.client
+        lo: cython.int = 0
+        hi: cython.int
+        mid: cython.int
+        at: cython.int
+        k: cython.int
+        before: cython.int
+        a: cython.uint
+        mapped: cython.int = 1
+
+        for k in range(10):
+            if c[k]:
+                mapped = 0
+                break
+        if mapped and c[10] == 255 and c[11] == 255:
+            a = c[12]
+            a = (a << 24) | (c[13] << 16) | (c[14] << 8) | c[15]
+            hi = self.v4_count
+            while lo < hi:
+                mid = (lo + hi) // 2
+                if self.words[self.v4 + 2 * mid] <= a:
+                    lo = mid + 1
+                else:
+                    hi = mid
+            if lo == 0:
+                return 0
+            return 1 if a <= self.words[self.v4 + 2 * (lo - 1) + 1] else 0
+        hi = self.v6_count
+        while lo < hi:
+            mid = (lo + hi) // 2
+            at = self.v6 + 32 * mid
+            before = 1
+            for k in range(16):
+                if self.data[at + k] != c[k]:
+                    before = 1 if self.data[at + k] < c[k] else 0
+                    break
+            if before:
+                lo = mid + 1
+            else:
+                hi = mid
+        if lo == 0:
+            return 0
+        at = self.v6 + 32 * (lo - 1) + 16
+        for k in range(16):
+            if self.data[at + k] != c[k]:
+                return 1 if c[k] < self.data[at + k] else 0
+        return 1
