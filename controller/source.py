@@ -14,7 +14,8 @@ import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Protocol
 
-from controller.ruleset import Revision, Snapshot
+from controller.diagnostics import Diagnostic, found
+from controller.ruleset import Revision, Snapshot, Where
 
 RULE_SUFFIXES = (".yaml", ".yml")
 
@@ -28,22 +29,14 @@ _FILE_KEY = re.compile(rb"""(?:^|[\s{,])["']?file["']?\s*:\s*(?:"([^"\n]+)"|'([^
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Refusal:
-    """One thing of a source that may not be a rule file at all: a symbolic link, a submodule, an unreadable file."""
-
-    path: str
-    message: str
-    help: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Found:
     """One revision as a source found it. Two with equal `content` hold the same bytes (a commit that touches other
-    files only, a save without a change). With `refusals` there is nothing to build: the revision is refused."""
+    files only, a save without a change). With `refusals` there is nothing to build: something in there may not be
+    read at all (a symbolic link, a submodule, a file without rights), and the revision is refused."""
 
     snapshot: Snapshot
     content: str
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[Diagnostic, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,16 +120,12 @@ def shorten(identity: str) -> str:
     return f"{head}{colon}{digits[:12]}"
 
 
-def refused_text(refusals: Iterable[Refusal]) -> str:
-    """Refusals in the words and the form of `check --format text`."""
-    parts = []
-    for refusal in refusals:
-        text = f"error: {refusal.message}\n --> {refusal.path}"
-        parts.append(text + (f"\n  = help: {refusal.help}" if refusal.help else ""))
-    return "\n\n".join(parts) + "\n"
+def refusal(path: str, message: str, help: str = "") -> Diagnostic:
+    """A file of the source that may not be read, as a finding of the catalogue."""
+    return found("E006", message, Where(path, 1, 1), help)
 
 
 __all__ = [
-    "Alarm", "Found", "Refusal", "Revision", "Snapshot", "Source", "SourceError", "Trouble",
-    "is_rule_file", "references", "refused_text", "resolve_inside", "shorten",
+    "Alarm", "Found", "Revision", "Snapshot", "Source", "SourceError", "Trouble",
+    "is_rule_file", "references", "refusal", "resolve_inside", "shorten",
 ]  # fmt: skip

@@ -22,8 +22,9 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from controller import source
+from controller.diagnostics import Diagnostic
 from controller.ruleset import Revision, Snapshot
-from controller.source import Found, Refusal, SourceError, Trouble
+from controller.source import Found, SourceError, Trouble
 
 DEBOUNCE_S = 0.05
 DEBOUNCE_MAX_S = 0.5  # an editor that never stops writing must not stop us
@@ -62,7 +63,7 @@ class FolderReader:
         below = os.path.relpath(relative_to, self.shown or ".")
         return os.path.normpath(os.path.join(self.root, os.path.dirname(below), path))
 
-    def rule_files(self) -> tuple[list[str], list[Refusal]]:
+    def rule_files(self) -> tuple[list[str], list[Diagnostic]]:
         """Real paths of the rule files, sorted, and what may not be one. SourceError when the folder is not there."""
         try:
             mode = os.stat(self.target).st_mode
@@ -72,11 +73,11 @@ class FolderReader:
         if self.single:
             return [self.target], []
         files: list[str] = []
-        refusals: list[Refusal] = []
+        refusals: list[Diagnostic] = []
         inside = os.path.realpath(self.root) + os.sep
 
         def failed(error: OSError) -> None:
-            refusals.append(Refusal(self.show(error.filename), f"cannot be read: {error.strerror}", "mend its rights"))
+            refusals.append(source.refusal(self.show(error.filename), f"the folder cannot be read: {error.strerror}", "mend its rights"))
 
         for folder, folders, names in os.walk(self.root, onerror=failed):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -99,8 +100,8 @@ class FolderReader:
                 )
         return sorted(files), refusals
 
-    def _leaves(self, path: str) -> Refusal:
-        return Refusal(
+    def _leaves(self, path: str) -> Diagnostic:
+        return source.refusal(
             self.show(path),
             f"the symbolic link '{self.show(path)}' leads out of the folder of the rules",
             "copy the file into the folder",
@@ -123,7 +124,7 @@ class FolderReader:
                 continue  # gone since the walk: the next event looks again
             except OSError as error:
                 help_text = f"make it readable for the user {_user(os.geteuid())}"
-                refusals.append(Refusal(self.show(path), f"cannot be read: {error.strerror}", help_text))
+                refusals.append(source.refusal(self.show(path), f"the file cannot be read: {error.strerror}", help_text))
                 continue
             if changed_ns > newest_ns:
                 newest, newest_ns = path, changed_ns
@@ -140,7 +141,7 @@ class FolderReader:
                 mark = errno.errorcode.get(error.errno or 0, "error")
             digest.update(f"{reference[0]}\0{self._below(reference[1])}\0{mark}\n".encode())
         for refusal in refusals:
-            digest.update(f"{refusal.path}\0{refusal.message}\n".encode())
+            digest.update(f"{refusal.where.path}\0{refusal.message}\n".encode())
         revision = self._revision(digest.hexdigest(), newest, newest_ns, len(files))
 
         def read(path: str, relative_to: str) -> bytes:

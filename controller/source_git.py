@@ -22,8 +22,9 @@ from gitdb.exc import BadName
 from git.objects.base import IndexObject
 
 from controller import source
+from controller.diagnostics import Diagnostic
 from controller.ruleset import Revision, Snapshot
-from controller.source import Found, Refusal, SourceError, Trouble
+from controller.source import Found, SourceError, Trouble
 from dnsd.contract.settings import GitSource
 
 NUDGE_S = 1.0  # how often a repository on this machine is looked at for a changed ref (two stat calls)
@@ -180,7 +181,7 @@ def found_in(repo: git.Repo, rev: str, path: str, ref: str, lock: threading.Lock
         else:
             entry = root
         files: dict[str, bytes] = {}
-        refusals: list[Refusal] = []
+        refusals: list[Diagnostic] = []
         entries = [entry] if entry.type == "blob" else list(entry.traverse())  # type: ignore[union-attr]
         for item in sorted(entries, key=lambda item: str(item.path)):
             if item.mode in (_SYMLINK, _SUBMODULE):
@@ -341,10 +342,11 @@ def _line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)[:200].strip()
 
 
-def _refusal(entry: IndexObject) -> Refusal:
+def _refusal(entry: IndexObject) -> Diagnostic:
+    path = str(entry.path)
     if entry.mode == _SYMLINK:
-        return Refusal(str(entry.path), "is a symbolic link, which is not read from a repository", "commit the file itself")
-    return Refusal(str(entry.path), "is a submodule, which is not read", "commit the files themselves")
+        return source.refusal(path, f"'{path}' is a symbolic link, which is not followed", "commit the file itself")
+    return source.refusal(path, f"'{path}' is a submodule, which is not read", "commit the files themselves")
 
 
 def _nothing(path: str, relative_to: str) -> bytes:
