@@ -19,24 +19,21 @@ RUN /opt/nexoraldns/bin/pip install --no-cache-dir --quiet --no-deps --no-build-
     && /opt/nexoraldns/bin/python -m compileall -q /opt/nexoraldns/lib
 
 FROM debian:bookworm-slim
-# git: rules from a repository; libcap2-bin only lends setcap to this layer.
+# git and openssh-client: rules from a repository.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates git libcap2-bin openssh-client python3 tzdata \
+    && apt-get install -y --no-install-recommends ca-certificates git openssh-client python3 tzdata \
     && rm -rf /var/lib/apt/lists/*
-COPY --from=build /opt/nexoraldns /opt/nexoraldns
-# Port 53 needs one capability, and python3 is what binds it: a copy of its own carries it, root is never used.
 RUN useradd --system --uid 5353 --home-dir /var/lib/nexoraldns --create-home nexoraldns \
-    && rm /opt/nexoraldns/bin/python3 \
-    && cp "$(readlink -f /usr/bin/python3)" /opt/nexoraldns/bin/python3 \
-    && setcap cap_net_bind_service=+ep /opt/nexoraldns/bin/python3 \
-    && apt-get purge -y --auto-remove libcap2-bin \
     && mkdir -p /etc/nexoraldns
+COPY --from=build /opt/nexoraldns /opt/nexoraldns
 COPY ci/docker/node.yaml /etc/nexoraldns/node.yaml
 COPY rules.d /etc/nexoraldns/rules.d
 COPY schemas /etc/nexoraldns/schemas
 ENV PATH=/opt/nexoraldns/bin:/usr/bin:/bin \
     NEXORALDNS_CONFIG=/etc/nexoraldns/node.yaml \
     PYTHONUNBUFFERED=1
+# Never root. Docker and Podman let any user of a container bind port 53 (net.ipv4.ip_unprivileged_port_start=0);
+# elsewhere give the container that sysctl, or listen on a port from 1024 up.
 USER nexoraldns
 WORKDIR /var/lib/nexoraldns
 VOLUME /var/lib/nexoraldns
