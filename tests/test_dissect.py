@@ -90,7 +90,8 @@ def test_options_are_named_in_words() -> None:
     response.use_edns(
         0, dns.flags.DO, 1232,
         options=[
-            dns.edns.EDEOption(15, "ads policy.yaml:32 main@sha1:132f4e7"), dns.edns.CookieOption(b"12345678", b"s" * 16),
+            dns.edns.EDEOption(15, "ads policy.yaml:32 main@sha1:132f4e7"),
+            dns.edns.CookieOption(b"12345678", b"s" * 16),
             dns.edns.NSIDOption(b"gw-1"), dns.edns.ECSOption("192.0.2.0", 24), dns.edns.GenericOption(65001, b"\x00x"),
             dns.edns.GenericOption(11, b"\x00\x64"), dns.edns.GenericOption(12, bytes(4)),
         ],
@@ -175,11 +176,12 @@ def test_damaged_packets_are_covered(sample: tuple[str, str, str], edits: list[t
 @pytest.mark.parametrize(
     "stdin",
     [
-        QUERY, QUERY.hex().encode(), QUERY.hex(":").encode() + b"\n", b"\\x" + QUERY.hex("x").replace("x", "\\x").encode(),
-        b"00000000: 1234 0100 0001 0000 0000 0000 0377 7777  .4...........www\n"
-        b"00000010: 0765 7861 6d70 6c65 0000 0100 01         .example.....\n",
-        b"00000000  12 34 01 00 00 01 00 00  00 00 00 00 03 77 77 77  |.4...........www|\n"
-        b"00000010  07 65 78 61 6d 70 6c 65  00 00 01 00 01           |.example.....|\n0000001d\n",
+        QUERY, QUERY.hex().encode(), QUERY.hex(":").encode() + b"\n",
+        b"\\x" + QUERY.hex("x").replace("x", "\\x").encode(),
+        (b"00000000: 1234 0100 0001 0000 0000 0000 0377 7777  .4...........www\n"
+        b"00000010: 0765 7861 6d70 6c65 0000 0100 01         .example.....\n"),
+        (b"00000000  12 34 01 00 00 01 00 00  00 00 00 00 03 77 77 77  |.4...........www|\n"
+        b"00000010  07 65 78 61 6d 70 6c 65  00 00 01 00 01           |.example.....|\n0000001d\n"),
     ],
 )  # fmt: skip
 def test_standard_input_in_any_usual_form(

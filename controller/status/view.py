@@ -10,8 +10,6 @@ import datetime
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dnsd.contract import codes
-
 DECISIONS_SHOWN = 50
 HISTORY_SHOWN = 12
 EVENTS_SHOWN = 20
@@ -217,6 +215,7 @@ class DecisionView:
     qtype: str
     verdict: str
     rule: str
+    list: str
     where: str
     rcode: str
     ms: str
@@ -243,12 +242,10 @@ def verdict_of(row: Mapping[str, Any]) -> str:
 def decision(row: Mapping[str, Any], now: datetime.datetime) -> DecisionView:
     """A decision of the snapshot."""
     ms = row.get("ms")
-    name = str(row.get("list") or "")
-    rule = str(row.get("rule") or "")
     return DecisionView(
         time=when(row.get("time"), now), client=str(row.get("client") or ""), qname=str(row.get("qname") or ""),
-        qtype=str(row.get("qtype") or ""), verdict=verdict_of(row), rule=f"{rule} · list:{name}" if name else rule,
-        where=str(row.get("where") or ""), rcode=str(row.get("rcode") or ""),
+        qtype=str(row.get("qtype") or ""), verdict=verdict_of(row), rule=str(row.get("rule") or ""),
+        list=str(row.get("list") or ""), where=str(row.get("where") or ""), rcode=str(row.get("rcode") or ""),
         ms="" if not isinstance(ms, int | float) else "<0.1" if ms < 0.1 else f"{ms:.1f}" if ms < 100 else f"{ms:.0f}",
     )  # fmt: skip
 
@@ -335,7 +332,7 @@ class Page:
 
 def matches(row: DecisionView, wanted: str) -> bool:
     """Whether a decision shows every word of the filter, in any column."""
-    text = " ".join((row.client, row.qname, row.qtype, row.verdict, row.rule, row.where, row.rcode)).lower()
+    text = f"{row.client} {row.qname} {row.qtype} {row.verdict} {row.rule} {row.list} {row.where} {row.rcode}".lower()
     return all(word in text for word in wanted.lower().split())
 
 
@@ -413,6 +410,3 @@ def ready(snapshot: Mapping[str, Any]) -> tuple[bool, str]:
         if any(worker.get("digest") for worker in rows(row.get("workers"))):
             return True, "ready"
     return False, "no worker serves a table yet"
-
-
-EMPTY_COUNTERS: Mapping[str, int] = dict.fromkeys(codes.COUNTER_NAMES, 0)
