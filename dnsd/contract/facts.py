@@ -28,6 +28,7 @@ import dataclasses
 import datetime
 import functools
 import ipaddress
+import itertools
 import json
 import math
 import struct
@@ -197,7 +198,7 @@ def decode(data: bytes | bytearray | memoryview) -> Facts:
     own = tuple(section(WORD_OWN, 16, "own addresses"))
     overrides = tuple((e[:16], int.from_bytes(e[16:], "little")) for e in section(WORD_OVERRIDES, 20, "overrides"))
     for addresses, what in ((own, "own addresses"), (tuple(a for a, _ in overrides), "overrides")):
-        if any(a >= b for a, b in zip(addresses, addresses[1:], strict=False)):
+        if any(a >= b for a, b in itertools.pairwise(addresses)):
             raise FactsError(f"{what} are not sorted")
     lease = tuple((e[:16], int.from_bytes(e[16:18], "little")) for e in section(WORD_LEASE, 20, "lease servers"))
     return Facts(
@@ -217,7 +218,7 @@ def decode(data: bytes | bytearray | memoryview) -> Facts:
 
 def _ordered(spans: Sequence[tuple[int, int]], what: str) -> None:
     if any(first > last for first, last in spans) or any(
-        a[1] >= b[0] for a, b in zip(spans, spans[1:], strict=False)
+        a[1] >= b[0] for a, b in itertools.pairwise(spans)
     ):
         raise FactsError(f"{what} are not sorted and disjoint")
 
@@ -277,7 +278,7 @@ def is_open(windows: Sequence[Mapping[str, Any]], now_s: float) -> bool:
     """Whether any of these windows is open: while the wall clock of the window's zone shows a time in it.
 
     So an hour that a clock change skips opens nothing, and one that it repeats opens twice. A window belongs to the
-    weekday (0 = Monday) on which it starts; it runs over midnight if start > end, and round the clock if they are equal.
+    weekday (0 = Monday) on which it starts; it runs over midnight if start > end, round the clock if both are equal.
     """
     return any(_window_open(window, now_s) for window in windows)
 

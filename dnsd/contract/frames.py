@@ -77,7 +77,9 @@ class LoggedIn:
 Event = Frame | Welcomed | LoggedIn
 
 
-def encode_frame(kind: int, payload: bytes, ident: int = 0, *, response: bool = False, ignorable: bool = False) -> bytes:
+def encode_frame(
+    kind: int, payload: bytes, ident: int = 0, *, response: bool = False, ignorable: bool = False
+) -> bytes:
     """A frame's octets."""
     flags = (FLAG_RESPONSE if response else 0) | (FLAG_IGNORABLE if ignorable else 0)
     return _HEADER.pack(len(payload), kind, flags, 0, ident) + payload
@@ -191,7 +193,7 @@ class _Connection:
         self._last_received = ident
 
     def request(self, kind: int, message: Mapping[str, Any], *, ignorable: bool = False) -> tuple[int, bytes]:
-        """A request: its id and its octets. Raises FrameError `bad_payload` for a message that the peer would refuse."""
+        """A request: its id and its octets. Raises FrameError `bad_payload` for what the peer would refuse."""
         self._last_sent += 1
         if kind in messages.ANSWERS and not ignorable:
             self._asked[self._last_sent] = kind
