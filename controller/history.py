@@ -59,7 +59,8 @@ class Row:
             "steps": steps,
             "seen": steps[0]["time"] if steps else "",
             "since": steps[-1]["time"] if steps else "",
-            "ms": steps[-1]["ms"] if steps else 0,
+            "duration_ms": steps[-1]["ms"] if steps else 0,
+            "problems_text": self.text or self.reason,
         }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from controller import clock
-from controller.history import ACTIVE, REFUSED, SEEN, History, Row, Step
+from controller.history import ACTIVE, SEEN, History, Row, Step
 from controller.ruleset import Revision
 
 DECISIONS = 500
@@ -114,8 +114,8 @@ class State:
             "started": self.started,
             "now": clock.now_text(),
             "suspended": self.suspended,
-            "active": None if self.active is None else _public(self.active),
-            "newest": None if newest is None else _public(newest),
+            "active": None if self.active is None else self.active.to_json(),
+            "newest": None if newest is None else newest.to_json(),
             "nodes": nodes,
             "counters": self.counters(),
             "decisions": [dict(decision) for decision in reversed(self._decisions)],
@@ -126,8 +126,3 @@ class State:
             "broker": broker,
         }
 
-
-def _public(row: Row) -> dict[str, Any]:
-    shown = row.to_json()
-    shown["problems_text"] = row.text if row.state == REFUSED or row.text else row.reason
-    return shown

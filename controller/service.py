@@ -1,0 +1,204 @@
+"""The controller process: broker, source, pipeline and status page in one loop, wired here and nowhere else.
+
+Whatever cannot start is said in one sentence, and the process ends with exit code 2; once it runs, nothing that comes
+from a source, a node or a browser ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import structlog
+import uvicorn
+
+from controller import release, source_folder, status
+from controller.broker import Broker
+from controller.builder import Builder, Product
+from controller.history import History
+from controller.pipeline import Outcome, Pipeline
+from controller.ruleset import Revision
+from controller.source import Source, SourceError
+from controller.state import State
+from controller.status import app as status_app
+from dnsd import __version__
+from dnsd.contract.settings import Settings, split_listen
+
+log = structlog.get_logger("controller")
+
+END_S = 4.0  # SIGTERM to exit, at most; the promise is 5 s
+
+
+class ServiceError(Exception):
+    """The controller cannot run; `str()` is one sentence that says why and what to do."""
+
+
+def open_source(settings: Settings) -> Source:
+    """The source that the settings name. Raises ServiceError."""
+    if settings.source.git is not None:
+        from controller.source_git import GitSourceWatcher  # GitPython is slow to import, and wants git itself
+
+        try:
+            return GitSourceWatcher(settings.source.git, settings.state)
+        except SourceError as error:
+            raise ServiceError(f"{error.message}; {error.help}") from None
+    assert settings.source.directory is not None
+    return source_folder.FolderSource(settings.source.directory)
+
+
+def open_state(settings: Settings) -> None:
+    """Make the folder of the state, or say why it cannot be. Raises ServiceError."""
+    try:
+        os.makedirs(settings.state, mode=0o755, exist_ok=True)
+        probe = os.path.join(settings.state, f".probe.{os.getpid()}")
+        with open(probe, "w", encoding="utf-8"):
+            pass
+        os.unlink(probe)
+    except OSError as error:
+        raise ServiceError(
+            f"the folder {settings.state} cannot be written ({error.strerror}); set `state` to one that can"
+        ) from None
+
+
+def listen(text: str, key: str) -> socket.socket:
+    """A listening TCP socket for `address:port`. Raises ServiceError."""
+    host, port = split_listen(text)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+        made.listen(128)
+    except OSError as error:
+        made.close()
+        raise ServiceError(bind_words(text, key, error)) from None
+    return made
+
+
+def bind_words(text: str, key: str, error: OSError) -> str:
+    """Why an address cannot be listened on, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return f"{text} is in use already ({key}); is another nexoraldns running? Else set {key} to a free port"
+    if error.errno == errno.EACCES:
+        return f"{text} may not be used by this user ({key}); take a port above 1023 or start as root"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{text} is not an address of this machine ({key})"
+    return f"{text} cannot be listened on ({key}): {error.strerror}"
+
+
+class _Page(uvicorn.Server):
+    """The status page's server, inside our loop and without signal handlers of its own."""
+
+    def __init__(self, state: State, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                status_app.create(state, node_settings=settings), log_config=None, access_log=False, lifespan="off",
+                ws="none", timeout_graceful_shutdown=1, limit_concurrency=200, server_header=False,
+            )
+        )  # fmt: skip
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+class Service:
+    """One controller. `run` returns the exit code."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.ending = asyncio.Event()
+        self.source = open_source(settings)
+        open_state(settings)
+        self.history = History(os.path.join(settings.state, "history.jsonl"))
+        self.state = State(self.history, self.source.describe(), __version__)
+        self.builder = Builder(settings.state)
+        self.pipeline = Pipeline(self.source, self.builder, self._publish, self.state, settings.state)
+        self.publisher: release.Publisher | None = None
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT. Raises ServiceError when it cannot begin."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.ending.set)
+        loop.add_signal_handler(signal.SIGHUP, self._look_again)
+        page_socket = listen(self.settings.status.listen, "status.listen")
+        broker = await self._start_broker()
+        self.state.broker = broker.snapshot
+        self.publisher = release.Publisher(self.settings)
+        page = _Page(self.state, self.settings)
+        tasks = [
+            asyncio.create_task(self.pipeline.run(), name="pipeline"),
+            asyncio.create_task(page.serve(sockets=[page_socket]), name="status page"),
+        ]
+        ended = asyncio.create_task(self.ending.wait())
+        log.info(
+            "serving", source=self.source.describe(), broker=self.settings.broker.listen,
+            page=f"http://{self.settings.status.listen}",
+        )  # fmt: skip
+        try:
+            await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                    log.error(f"the {task.get_name()} ended", exc_info=error)
+                    return 1
+            return 0
+        finally:
+            ended.cancel()
+            page.should_exit = True
+            tasks[0].cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_S / 2):
+                    await asyncio.gather(*tasks, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_S / 2):
+                    await self.publisher.close()
+                    await broker.stop()
+            log.info("ended")
+
+    async def _start_broker(self) -> Broker:
+        broker = Broker(
+            self.settings, on_report=self._on_report, on_event=self.state.event, on_command=self.pipeline.command
+        )
+        try:
+            await broker.start()
+        except OSError as error:
+            raise ServiceError(bind_words(self.settings.broker.listen, "broker.listen", error)) from None
+        return broker
+
+    def _look_again(self) -> None:
+        log.info("looking at the source again", why="SIGHUP")
+        task = asyncio.ensure_future(self.source.sync())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _on_report(
+        self,
+        node: str,
+        counters: Mapping[str, int],
+        decisions: Iterable[Mapping[str, Any]],
+        workers: Iterable[Mapping[str, Any]],
+    ) -> None:
+        self.state.report(node, counters, decisions, workers)
+
+    async def _publish(self, product: Product, revision: Revision, reason: str) -> Outcome:
+        raise NotImplementedError
+
+
+def main(settings: Settings) -> int:
+    """Run a controller; the exit code."""
+    try:
+        return asyncio.run(_main(settings))
+    except KeyboardInterrupt:
+        return 0
+
+
+async def _main(settings: Settings) -> int:
+    return await Service(settings).run()
