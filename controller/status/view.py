@@ -349,10 +349,17 @@ def _figures(counters: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
     )
 
 
+def _was_active(row: RevisionView, active: RevisionView | None) -> RevisionView:
+    """A row that became active once is not active any more when another one is."""
+    if row.state == "active" and active and (row.id, row.generation) != (active.id, active.generation):
+        return dataclasses.replace(row, state="replaced", tone="quiet")
+    return row
+
+
 def _problem(item: object) -> str:
     if isinstance(item, Mapping):
-        source, text = str(item.get("source") or ""), str(item.get("text") or item.get("message") or "")
-        return f"{source}: {text}" if source and text else text or source
+        text, help = str(item.get("message") or item.get("text") or ""), str(item.get("help") or "")
+        return f"{text}; {help}" if text and help else text or help
     return str(item)
 
 
@@ -368,6 +375,7 @@ def page(snapshot: Mapping[str, Any], now: datetime.datetime, wanted: str = "") 
     known.sort(key=lambda row: row.time.iso, reverse=True)
     found = [row for row in known if matches(row, wanted)]
     history = [row for row in (revision(item, now) for item in rows(snapshot.get("history"))) if row]
+    history = [_was_active(row, active) for row in history]
     history.sort(key=lambda row: row.since.iso, reverse=True)
     events = sorted(rows(snapshot.get("events")), key=lambda row: when(row.get("time"), now).iso, reverse=True)
     problems = snapshot.get("problems")
