@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import os
 import signal
 import socket
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import structlog
 import uvicorn
 
-from controller import release, source_folder, status
-from controller.broker import Broker
+from controller import release, source_folder
+from controller.broker import Broker, BrokerError
 from controller.builder import Builder, Product
 from controller.history import History
 from controller.pipeline import Outcome, Pipeline
@@ -33,6 +33,15 @@ from dnsd.contract.settings import Settings, split_listen
 log = structlog.get_logger("controller")
 
 END_S = 4.0  # SIGTERM to exit, at most; the promise is 5 s
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Blobs:
+    """A compiled table's bytes, as `release.Publisher` takes them."""
+
+    policy: bytes
+    names: bytes
+    digest: str
 
 
 class ServiceError(Exception):
@@ -104,7 +113,7 @@ class _Page(uvicorn.Server):
         )  # fmt: skip
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Any:
+    def capture_signals(self) -> Iterator[None]:
         yield
 
 
@@ -160,18 +169,22 @@ class Service:
                 task.cancel()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(END_S / 2):
-                    await self.publisher.close()
                     await broker.stop()
             log.info("ended")
 
     async def _start_broker(self) -> Broker:
         broker = Broker(
-            self.settings, on_report=self._on_report, on_event=self.state.event, on_command=self.pipeline.command
+            self.settings,
+            on_report=self.state.report,
+            on_event=self.state.event,
+            on_command=lambda verb, arguments: self.pipeline.command(verb),
         )
         try:
             await broker.start()
-        except OSError as error:
-            raise ServiceError(bind_words(self.settings.broker.listen, "broker.listen", error)) from None
+        except BrokerError as error:
+            raise ServiceError(str(error)) from None
+        self.state.problem("broker", broker.warning)
+        self.state.resume(broker.active)
         return broker
 
     def _look_again(self) -> None:
@@ -179,17 +192,21 @@ class Service:
         task = asyncio.ensure_future(self.source.sync())
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def _on_report(
-        self,
-        node: str,
-        counters: Mapping[str, int],
-        decisions: Iterable[Mapping[str, Any]],
-        workers: Iterable[Mapping[str, Any]],
-    ) -> None:
-        self.state.report(node, counters, decisions, workers)
-
     async def _publish(self, product: Product, revision: Revision, reason: str) -> Outcome:
-        raise NotImplementedError
+        assert self.publisher is not None
+        blobs = await asyncio.to_thread(_load, product)
+        result = await self.publisher.publish(blobs, revision, reason)
+        errors = tuple(result.text().splitlines())
+        if result.state == release.FAILED and result.rolled_back:
+            return Outcome("rejected", result.rolled_back, errors)
+        note = "" if result.rows or result.unchanged else "no node was connected; each gets it as it comes"
+        return Outcome(result.state, result.generation, errors, note)
+
+
+def _load(product: Product) -> Blobs:
+    """A product's blobs from the disk; OSError when somebody tidied them away."""
+    with open(product.policy, "rb") as policy, open(product.names, "rb") as names:
+        return Blobs(policy.read(), names.read(), product.digest)
 
 
 def main(settings: Settings) -> int:

@@ -64,6 +64,19 @@ class State:
         self.problem("history", self.history.problem)
         return row
 
+    def resume(self, release: Mapping[str, Any] | None) -> None:
+        """Take the broker's active release (None: there is none) as the truth about what is active: a history that
+        was lost, or written by another controller, must not claim otherwise."""
+        if release is None:
+            self.active = None
+            return
+        digest, generation = str(release["manifest"].get("table", "")), int(release["generation"])
+        if self.active is not None and (self.active.digest, self.active.generation) == (digest, generation):
+            return
+        fields = {field.name: str(release["revision"].get(field.name, "")) for field in dataclasses.fields(Revision)}
+        step = Step(ACTIVE, self.started, 0.0)
+        self.active = Row(0, Revision(**fields), ACTIVE, (step,), digest=digest, generation=generation)
+
     # --- what nodes report --------------------------------------------------------------------------------------------
 
     def report(

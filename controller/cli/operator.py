@@ -19,8 +19,8 @@ def ask(verb: str, form: str, config: str | None) -> None:
         fail(str(error))
     try:
         answer = release.command(settings, verb)
-    except (OSError, release.ReleaseError) as error:
-        fail(f"{error}; is `nexoraldns run` or `nexoraldns controller` up, and are broker.connect and broker.keys its own?")
+    except release.CommandError as error:
+        fail(f"{error}; is `nexoraldns run` up, and are broker.connect and broker.keys those of its settings?")
     if form == "json":
         click.echo(json.dumps(answer, ensure_ascii=False))
     else:
