@@ -15,7 +15,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from controller.ruleset import Snapshot
@@ -52,9 +52,9 @@ class BuilderCrash(Exception):
 class Builder:
     """One warm child. Use `build` from one task at a time; cancelling that task cancels the build."""
 
-    def __init__(self, state: str, module: str = "controller.build") -> None:
+    def __init__(self, state: str, words: Sequence[str] = ("-m", "controller.build")) -> None:
         self.folder = os.path.join(state, "blobs")
-        self._module = module
+        self._command = tuple(words)
         self._process: asyncio.subprocess.Process | None = None
         self._words: collections.deque[str] = collections.deque(maxlen=12)
         self._heard: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
@@ -77,7 +77,7 @@ class Builder:
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH", ""))))
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", self._module, self.folder,
+            sys.executable, *self._command, self.folder,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env=environment, limit=1 << 20,
         )  # fmt: skip
