@@ -1,0 +1,149 @@
+"""Single flight: one upstream question for many identical askers, all of them answered.
+
+Everything that table and cache could not answer passes through here. Both the number of flights and
+the number of askers of a worker are bounded; above that a client gets SERVFAIL at once instead of
+waiting in a queue that cannot be served.
+"""
+
+import dataclasses
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
+
+from dnsd.contract import codes
+from dnsd.resolve.forwarder import Ask, Outcome, Reply, Servers, forward
+from dnsd.serve.upstream import Upstream
+
+FLIGHTS = 4096
+ASKERS_PER_FLIGHT = 1024
+ASKERS = 16384
+
+
+class Miss(Protocol):
+    """A question that left the query path (`serve.hotpath.Miss`)."""
+
+    sname: bytes
+    qtype: int
+    qclass: int
+    do: bool
+    cd: bool
+    key: bytes
+    route: int
+    fd: int
+    token: Any
+
+
+class Route(Protocol):
+    """Where the table sends a question (`hotpath.route`)."""
+
+    name: str
+    servers: tuple[tuple[str, int], ...]
+    timeout_ms: int
+    recurse: bool
+
+
+class Answers(Protocol):
+    """What flights need of the query path (`serve.hotpath.HotPath`)."""
+
+    def route(self, number: int) -> Route:
+        """The route of this number."""
+
+    def finish(self, miss: Any, response: bytes | None, ede: int, text: str) -> bytes:
+        """The client's answer made of an upstream response; b"" for none."""
+
+    def store(self, miss: Any, response: bytes) -> None:
+        """Remember a response."""
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Flight:
+    question: Generator[Ask, Reply, Outcome]
+    misses: list[Miss]
+
+
+class Flights:
+    """The questions under way of one worker. `answer(miss, wire)` sends a client its answer."""
+
+    def __init__(
+        self,
+        answers: Answers,
+        upstream: Upstream,
+        counters: memoryview,
+        now_ms: Callable[[], int],
+        answer: Callable[[Any, bytes], None],
+    ) -> None:
+        self._answers = answers
+        self._upstream = upstream
+        self._counters = counters
+        self._now_ms = now_ms
+        self._answer = answer
+        self._flights: dict[bytes, _Flight] = {}
+        self._servers = Servers()
+        self.askers = 0
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def take(self, miss: Miss) -> None:
+        """Answer a miss: join the flight for the same question, or start one."""
+        flight = self._flights.get(miss.key)
+        if flight is not None:
+            if len(flight.misses) >= ASKERS_PER_FLIGHT or self.askers >= ASKERS:
+                self._overloaded(miss)
+                return
+            flight.misses.append(miss)
+            self.askers += 1
+            self._counters[codes.COUNT_COALESCED] += 1
+            return
+        if len(self._flights) >= FLIGHTS or self.askers >= ASKERS:
+            self._overloaded(miss)
+            return
+        route = self._answers.route(miss.route)
+        if route.recurse:
+            self._reply(miss, Outcome(None, codes.EDE_OTHER, "recursion is not in this version; write a forward entry"))
+            return
+        question = forward(
+            miss.sname, miss.qtype, miss.qclass, miss.do, miss.cd, route.servers, route.timeout_ms,
+            self._servers, self._now_ms(),
+        )  # fmt: skip
+        try:
+            ask = next(question)
+        except StopIteration as stop:
+            self._reply(miss, stop.value)
+            return
+        flight = self._flights[miss.key] = _Flight(question, [miss])
+        self.askers += 1
+        self._send(miss.key, flight, ask)
+
+    def abandon(self, text: str) -> None:
+        """Answer everybody who still waits with SERVFAIL; for a worker that leaves."""
+        for key in list(self._flights):
+            self._land(key, Outcome(None, codes.EDE_NETWORK_ERROR, text))
+
+    def _send(self, key: bytes, flight: _Flight, ask: Ask) -> None:
+        self._upstream.ask(ask, lambda reply: self._next(key, flight, reply))
+
+    def _next(self, key: bytes, flight: _Flight, reply: Reply) -> None:
+        if self._flights.get(key) is not flight:
+            return  # abandoned
+        try:
+            ask = flight.question.send(reply)
+        except StopIteration as stop:
+            self._land(key, stop.value)
+            return
+        self._send(key, flight, ask)
+
+    def _land(self, key: bytes, outcome: Outcome) -> None:
+        flight = self._flights.pop(key)
+        self.askers -= len(flight.misses)
+        if outcome.response is not None:
+            self._answers.store(flight.misses[0], outcome.response)
+        for miss in flight.misses:
+            self._reply(miss, outcome)
+
+    def _reply(self, miss: Miss, outcome: Outcome) -> None:
+        wire = self._answers.finish(miss, outcome.response, outcome.ede, outcome.text)
+        self._answer(miss, wire)
+
+    def _overloaded(self, miss: Miss) -> None:
+        self._counters[codes.COUNT_OVERLOADED] += 1
+        self._reply(miss, Outcome(None, codes.EDE_OTHER, "too many questions are under way"))
