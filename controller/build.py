@@ -152,8 +152,11 @@ class _Child:
         if "cancelled" in answer:
             raise Superseded
         if "error" in answer:
-            kind = {"FileNotFoundError": FileNotFoundError, "PermissionError": PermissionError}.get(answer["error"], OSError)
-            raise kind(*answer["arguments"])
+            kinds: dict[str, type[OSError]] = {
+                "FileNotFoundError": FileNotFoundError,
+                "PermissionError": PermissionError,
+            }
+            raise kinds.get(answer["error"], OSError)(*answer["arguments"])
         return data
 
     def run(self) -> None:

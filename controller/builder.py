@@ -201,9 +201,7 @@ class Builder:
             raise await self._crash()
         return message
 
-    async def _hear_all(
-        self, process: asyncio.subprocess.Process, heard: asyncio.Queue[dict[str, Any] | None]
-    ) -> None:
+    async def _hear_all(self, process: asyncio.subprocess.Process, heard: asyncio.Queue[dict[str, Any] | None]) -> None:
         """Frames to the queue until the child ends; None is the end. (A reader of its own: whoever waits for a frame
         may be cancelled, and half a frame must not get lost with him.)"""
         assert process.stdout is not None

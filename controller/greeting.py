@@ -115,7 +115,8 @@ def _example(settings: Settings) -> tuple[str, str]:
     with contextlib.suppress(source.SourceError, OSError):
         files = source_folder.snapshot_of(directory, os.path.relpath(directory)).snapshot.files
         parsed = {path: documents.parse(path, data).root for path, data in sorted(files.items())}
-        sections = {path: root.value for path, root in parsed.items() if root is not None and isinstance(root.value, dict)}
+        values = {path: root.value for path, root in parsed.items() if root is not None}
+        sections = {path: value for path, value in values.items() if isinstance(value, dict)}
         file = next((path for path, value in sections.items() if "rules" in value), next(iter(files), directory))
         for value in sections.values():
             zones = value.get("zones")

@@ -33,13 +33,13 @@ def read(config: str | None, environ: Mapping[str, str] | None = None) -> Settin
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise NodeError(f"{path}: {error.strerror}; give the node's settings with --config FILE, or leave it out") from None
+        raise NodeError(f"{path}: {error.strerror}; give the settings with --config FILE, or leave it out") from None
     document = documents.parse(path, data)
     if document.diagnostics:
         raise NodeError(render(document.diagnostics, {path: data}).rstrip())
     root = document.root
     if root is not None and root.value is not None and not isinstance(root.value, dict):
-        raise NodeError(f"{path}: the settings must be keys and values, such as `listen: [\"127.0.0.1:5335\"]`")
+        raise NodeError(f'{path}: the settings must be keys and values, such as `listen: ["127.0.0.1:5335"]`')
     mapping = root.value if root is not None and isinstance(root.value, dict) else {}
     try:
         return settings.load(mapping, os.path.dirname(os.path.abspath(path)), environ)

@@ -64,7 +64,6 @@ class Pipeline:
         self._marker = os.path.join(folder, "suspended")
         self._wake = asyncio.Event()
         self._pending: _Job | None = None
-        self._running: _Job | None = None
         self._last: Found | None = None
         self._built: tuple[str, Product] | None = None  # the content built last, and what came of it
         self._publishing: set[asyncio.Task[None]] = set()
@@ -117,28 +116,36 @@ class Pipeline:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._pending is None or self.state.suspended:
+            job = self._next()
+            if job is None:
                 continue
-            job, self._pending = self._pending, None
-            self._running = job
             task = asyncio.create_task(self._take(job))
             while not task.done():
                 woken = asyncio.create_task(self._wake.wait())
                 await asyncio.wait([task, woken], return_when=asyncio.FIRST_COMPLETED)
                 woken.cancel()
-                if self._pending is not None and not self.state.suspended and not task.done():
+                if self._waits() and not task.done():
                     task.cancel()
                     await asyncio.wait([task])
                     if job.row.state not in (ACTIVE, REFUSED, SUPERSEDED):
                         self._supersede(job)
                 elif not task.done():
                     self._wake.clear()
-            self._running = None
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.error("a mistake in the pipeline", exc_info=error)
                 self._refuse(job, f"a mistake of ours, not of the rules: {type(error).__name__}: {error}")
-            if self._pending is not None:
+            if self._waits():
                 self._wake.set()
+
+    def _waits(self) -> bool:
+        return self._pending is not None and not self.state.suspended
+
+    def _next(self) -> _Job | None:
+        """Take the pending job, unless we hold still."""
+        if not self._waits():
+            return None
+        job, self._pending = self._pending, None
+        return job
 
     # --- the steps ----------------------------------------------------------------------------------------------------
 
@@ -190,8 +197,9 @@ class Pipeline:
             if outcome.state != "failed":
                 break
             why = "; ".join(outcome.errors) or "the broker gave no reason"
-            self.state.problem("release", f"{job.row.revision.short} could not be published: {why}", "it is tried again")
-            log.warning("not published, trying again", revision=job.row.revision.short, why=why, after_s=delay_s)
+            short = job.row.revision.short
+            self.state.problem("release", f"{short} could not be published: {why}", "it is tried again")
+            log.warning("not published, trying again", revision=short, why=why, after_s=delay_s)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_S[1])
             if number != self._newest_publish or self._pending is not None:

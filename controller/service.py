@@ -155,7 +155,7 @@ class Service:
             await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                    log.error(f"the {task.get_name()} ended", exc_info=error)
+                    log.error("a part of the controller ended", part=task.get_name(), exc_info=error)
                     return 1
             return 0
         finally:

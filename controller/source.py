@@ -25,7 +25,9 @@ MAX_FILE_BYTES = 256 << 20
 
 # `file: x` of a list, as block or flow mapping. A hint about what to watch and to hash: too much does no harm, and
 # what it misses is reported by the builder, which really reads the lists.
-_FILE_KEY = re.compile(rb"""(?:^|[\s{,])["']?file["']?\s*:\s*(?:"([^"\n]+)"|'([^'\n]+)'|([^\s"'#,}\]][^\n,}#]*))""", re.M)
+_FILE_KEY = re.compile(
+    rb"""(?:^|[\s{,])["']?file["']?\s*:\s*(?:"([^"\n]+)"|'([^'\n]+)'|([^\s"'#,}\]][^\n,}#]*))""", re.M
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

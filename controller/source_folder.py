@@ -77,7 +77,11 @@ class FolderReader:
         inside = os.path.realpath(self.root) + os.sep
 
         def failed(error: OSError) -> None:
-            refusals.append(source.refusal(self.show(error.filename), f"the folder cannot be read: {error.strerror}", "mend its rights"))
+            refusals.append(
+                source.refusal(
+                    self.show(error.filename), f"the folder cannot be read: {error.strerror}", "mend its rights"
+                )
+            )
 
         for folder, folders, names in os.walk(self.root, onerror=failed):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -124,7 +128,9 @@ class FolderReader:
                 continue  # gone since the walk: the next event looks again
             except OSError as error:
                 help_text = f"make it readable for the user {_user(os.geteuid())}"
-                refusals.append(source.refusal(self.show(path), f"the file cannot be read: {error.strerror}", help_text))
+                refusals.append(
+                    source.refusal(self.show(path), f"the file cannot be read: {error.strerror}", help_text)
+                )
                 continue
             if changed_ns > newest_ns:
                 newest, newest_ns = path, changed_ns
@@ -181,7 +187,7 @@ class FolderReader:
 
     def watched(self) -> list[tuple[str, bool]]:
         """The directories whose events matter, and whether with everything below."""
-        folders = {os.path.dirname(self.root): False, **{folder: False for folder in self.outside()}}
+        folders = {os.path.dirname(self.root): False, **dict.fromkeys(self.outside(), False)}
         folders[self.root] = not self.single
         return [(folder, below) for folder, below in sorted(folders.items()) if os.path.isdir(folder)]
 

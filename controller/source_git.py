@@ -16,10 +16,11 @@ import random
 import re
 import threading
 from collections.abc import AsyncIterator, Iterable
+from typing import Any, cast
 
 import git
-from gitdb.exc import BadName
 from git.objects.base import IndexObject
+from gitdb.exc import BadName
 
 from controller import source
 from controller.diagnostics import Diagnostic
@@ -51,7 +52,7 @@ class GitReader:
     """Blocking work on one mirror. `path` is the folder of the rules in the repository, "" for its top."""
 
     def __init__(self, url: str, ref: str, path: str, mirror: str) -> None:
-        if url.startswith("-") or "::" in url.split("/")[0]:
+        if url.startswith("-") or "::" in url.split("/", maxsplit=1)[0]:
             raise SourceError(f"{redact(url)} is not a git url that is read here", "use https, ssh, or a path")
         if ref.startswith("-") or not ref:
             raise SourceError(f"'{ref}' is not the name of a branch or a tag", "write source.git.ref: main")
@@ -182,7 +183,8 @@ def found_in(repo: git.Repo, rev: str, path: str, ref: str, lock: threading.Lock
             entry = root
         files: dict[str, bytes] = {}
         refusals: list[Diagnostic] = []
-        entries = [entry] if entry.type == "blob" else list(entry.traverse())  # type: ignore[union-attr]
+        # `path` may name one file. (GitPython's own types cannot say what traverse() yields for a tree.)
+        entries: list[Any] = [entry] if entry.type == "blob" else list(cast("Any", entry).traverse())
         for item in sorted(entries, key=lambda item: str(item.path)):
             if item.mode in (_SYMLINK, _SUBMODULE):
                 refusals.append(_refusal(item))
@@ -370,7 +372,7 @@ def _explained(reader: GitReader, error: git.CommandError) -> SourceError:
     said = next((line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))), lines[0] if lines else "")
     said = re.sub(r"^(fatal|error|ERROR):\s*", "", said) or f"git ended with {error.status}"
     url = redact(reader.url)
-    if "does not appear to be a git repository" in text or "not found" in text and "repository" in text:
+    if "does not appear to be a git repository" in text or ("not found" in text and "repository" in text):
         return SourceError(f"there is no git repository at {url}", "make it, or mend source.git.url")
     if "could not read Username" in text or "Authentication failed" in text or "Permission denied" in text:
         return SourceError(f"{url} refuses us: {said}", "give the user that runs this a key or a credential helper")

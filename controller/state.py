@@ -138,4 +138,3 @@ class State:
             "problems": [dict(problem) for problem in self._problems.values()],
             "broker": broker,
         }
-

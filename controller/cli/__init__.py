@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -84,12 +85,12 @@ def _handed_over(verb: str) -> click.Command:
     return command
 
 
-def hand_over(verb: str, words: Sequence[str]) -> None:
+def hand_over(verb: str, words: Sequence[str]) -> NoReturn:
     """Become `python -m dnsd`; does not return."""
     environment = with_packages(os.environ)
     rest = list(words) if verb == "dnsd" else [verb, *words]
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "dnsd", *rest], environment)
+    os.execve(sys.executable, [sys.executable, "-m", "dnsd", *rest], environment)  # noqa: S606
 
 
 def with_packages(environ: os._Environ[str] | dict[str, str]) -> dict[str, str]:
@@ -106,7 +107,7 @@ def config_option(function: click.decorators.FC) -> click.decorators.FC:
     )(function)  # fmt: skip
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """Say why nothing could be done, and end with exit code 2."""
     click.echo(message if ": error" in message or "error[" in message else f"nexoraldns: {message}", err=True)
     raise SystemExit(2)
@@ -126,7 +127,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     epilog="Example: nexoraldns run, then dig @127.0.0.1 -p 5335 example.com. Each verb has its own --help.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version.")
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print it.")
 def main_group() -> None:
     """The program."""
 

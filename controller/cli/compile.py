@@ -34,7 +34,6 @@ def command(path: str | None, output: str, form: str, config: str | None) -> Non
             fail(str(error))
         if path is None:
             fail("the source in the settings is a git repository; say which folder: nexoraldns compile rules.d -o FILE")
-    assert path is not None
     shown = os.path.basename(os.path.abspath(path))  # provenance must not depend on where the folder stands
     try:
         found = source_folder.snapshot_of(path, shown)
@@ -60,8 +59,8 @@ def command(path: str | None, output: str, form: str, config: str | None) -> Non
         except OSError as error:
             fail(f"{name} cannot be written: {error.strerror}")
     if form == "json":
-        values = {"digest": built.blobs.digest, "meaning": built.blobs.meaning, "policy": output, "names": f"{output}.names"}
-        click.echo(json.dumps(values))
+        files = {"policy": output, "names": f"{output}.names"}
+        click.echo(json.dumps({"digest": built.blobs.digest, "meaning": built.blobs.meaning, **files}))
     else:
         click.echo(built.blobs.digest)
         if sys.stderr.isatty():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 import click
 
@@ -35,7 +36,8 @@ def command(count: int, with_text: bool, form: str, config: str | None) -> None:
         return
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("SEEN", "REVISION", "STATE", "TOOK", "BY", "SUBJECT"):
-        table.add_column(title, overflow="ellipsis" if title == "SUBJECT" else "fold", no_wrap=title in ("SEEN", "TOOK"))
+        overflow: Literal["ellipsis", "fold"] = "ellipsis" if title == "SUBJECT" else "fold"
+        table.add_column(title, overflow=overflow, no_wrap=title in ("SEEN", "TOOK"))
     for row in rows:
         state = row["state"]
         more = f" ({row['errors']} error{'s' * (row['errors'] != 1)})" if state == "refused" and row["errors"] else ""

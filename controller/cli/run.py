@@ -70,7 +70,7 @@ class Half:
                 env=with_packages(os.environ), start_new_session=True, preexec_fn=_die_with_parent,
             )  # fmt: skip
             code = await self._process.wait()
-            if self.ending:
+            if self._is_ending():
                 break
             lived_s = loop.time() - started
             self._served = self._served or lived_s >= STEADY_S
@@ -81,6 +81,9 @@ class Half:
             self._say(f"{self.name} ended {how}, starting it again", after_s=delay_s)
             await asyncio.sleep(delay_s)
         return 0
+
+    def _is_ending(self) -> bool:
+        return self.ending
 
     def send(self, number: signal.Signals) -> None:
         """Pass a signal on."""
@@ -106,9 +109,7 @@ class Run:
         self.config = config
         self.log = structlog.get_logger("run")
         rest = ["--config", config] if config else []
-        self.halves = [
-            Half(name, ["-m", name, *rest], self.log.warning) for name in ("controller", "dnsd")
-        ]
+        self.halves = [Half(name, ["-m", name, *rest], self.log.warning) for name in ("controller", "dnsd")]
         self.ended = asyncio.Event()
 
     def end(self) -> None:
@@ -118,12 +119,16 @@ class Run:
             half.send(signal.SIGTERM)
         self.ended.set()
 
+    def _hang_up(self) -> None:
+        for half in self.halves:
+            half.send(signal.SIGHUP)
+
     async def serve(self) -> int:
         """Serve until a signal; the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.end)
-        loop.add_signal_handler(signal.SIGHUP, lambda: [half.send(signal.SIGHUP) for half in self.halves])
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         kept = [asyncio.create_task(half.keep()) for half in self.halves]
         greeting = asyncio.create_task(self._greet())
         ended = asyncio.create_task(self.ended.wait())

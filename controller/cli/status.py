@@ -114,7 +114,8 @@ def show(snapshot: Mapping[str, Any]) -> None:
         console.print("[yellow]![/] suspended: new revisions wait for `nexoraldns resume`")
     for problem in snapshot.get("problems", ()):
         if problem["key"] != "refused":
-            console.print(f"[red]![/] {escape(problem['message'])}" + (f" ({escape(problem['help'])})" if problem["help"] else ""))
+            help_text = f" ({escape(problem['help'])})" if problem["help"] else ""
+            console.print(f"[red]![/] {escape(problem['message'])}{help_text}")
     console.print()
     if snapshot.get("nodes"):
         table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
@@ -125,7 +126,7 @@ def show(snapshot: Mapping[str, Any]) -> None:
             workers = node.get("workers") or [{}]
             for number, worker in enumerate(workers):
                 digest = str(worker.get("digest") or "")
-                right = bool(active) and digest == active["digest"]
+                right = active is not None and digest == active["digest"]
                 connected = "" if node.get("connected", True) else " (away)"
                 queries = worker.get("queries")
                 table.add_row(
@@ -141,7 +142,8 @@ def show(snapshot: Mapping[str, Any]) -> None:
     counters = snapshot.get("counters", {})
     asked = counters.get("queries_udp", 0) + counters.get("queries_tcp", 0)
     if asked:
-        parts = [f"{counters[name]:,} {name}" for name in ("local", "blocked", "redirected", "allowed") if counters.get(name)]
+        named = [name for name in ("local", "blocked", "redirected", "allowed") if counters.get(name)]
+        parts = [f"{counters[name]:,} {name}" for name in named]
         hits, misses = counters.get("cache_hits", 0), counters.get("cache_misses", 0)
         if hits + misses:
             parts.append(f"{100 * hits // (hits + misses)} % of the rest from the cache")

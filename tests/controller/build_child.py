@@ -1,4 +1,4 @@
-"""A build child whose checks are scripted by the rule files' own text: the frames, signals and blobs are the real ones."""
+"""A build child whose checks are scripted by the rule files' own text: the rest is real."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from controller.ruleset import Snapshot
 
 
 def check_snapshot(snapshot: Snapshot) -> Any:
-    """`sleep` builds for ever, `deaf` so that no signal is heeded, `die` crashes, `read` reads a list, `bad` is refused."""
+    """Do what each word of the rule files says: build for ever, be deaf to signals, die, read a list, refuse …"""
     diagnostics = []
     for path, data in snapshot.files.items():
         for word in data.decode().split():

@@ -87,7 +87,7 @@ def test_folder_snapshot(folder: pathlib.Path) -> None:
 
 
 def test_checksum_is_of_the_bytes(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """The same bytes elsewhere have the same checksum; a list's byte, a new file and a hidden file matter as they should."""
+    """The same bytes elsewhere have the same checksum; another byte in a list or a new file has not."""
     reader = source_folder.FolderReader(str(folder))
     first = reader.look().content
     os.utime(folder / "a.yaml", (1, 1))
@@ -141,7 +141,7 @@ def test_missing_folder(tmp_path: pathlib.Path) -> None:
 
 def test_references() -> None:
     """Lists named by `file:` are found in block and flow style, quoted or not."""
-    text = b'lists:\n  a: {file: x.txt, format: hosts}\n  b:\n    file: "../y z.txt"\n  c:\n    file: \'q.txt\'  # c\nprofile: no\n'
+    text = b"a: {file: x.txt, format: hosts}\nb:\n  file: \"../y z.txt\"\nc:\n  file: 'q.txt'  # c\nprofile: no\n"
     assert source.references({"r.yaml": text}) == [("../y z.txt", "r.yaml"), ("q.txt", "r.yaml"), ("x.txt", "r.yaml")]
 
 
@@ -258,7 +258,8 @@ def test_git_lists_count(tmp_path: pathlib.Path) -> None:
     push(work, "Two")
     (work / "README").write_text("x")
     push(work, "Three")
-    one, two, three = (source_git.snapshot_at(str(work), rev, "rules.d").content for rev in ("HEAD~2", "HEAD~1", "HEAD"))
+    revisions = ("HEAD~2", "HEAD~1", "HEAD")
+    one, two, three = (source_git.snapshot_at(str(work), rev, "rules.d").content for rev in revisions)
     assert one != two and two == three
 
 
