@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -25,6 +26,7 @@ for _name in [name for name in os.environ if name.startswith("NEXORALDNS_")]:
         del os.environ[_name]
 
 
+@functools.cache
 def _uncompiled() -> str:
     """What `ci/compiled` says is not compiled or older than its source; empty when all is well."""
     ran = subprocess.run([sys.executable, str(ROOT / "ci" / "compiled")], capture_output=True, text=True, check=False)
