@@ -9,27 +9,39 @@ import cython
 if not cython.compiled:
     from dnsd.contract.query import Query
 
-from dnsd.contract.facts import FLAG_SPECIAL_USE, MAGIC, WORD_FLAGS, WORD_GATES, WORD_V4, WORD_V6, FactsError
+from dnsd.contract.facts import (
+    FLAG_SPECIAL_USE,
+    MAGIC,
+    WORD_FLAGS,
+    WORD_GATES,
+    WORD_NEXT_GATES,
+    WORD_NEXT_GENERATION,
+    WORD_V4,
+    WORD_V6,
+    FactsError,
+)
 
 
 class FactsView:
-    """One version of a node's facts; raises FactsError when the bytes are no facts."""
+    """One version of a node's facts, for the table of `generation`; raises FactsError when the bytes are no facts."""
 
-    def __init__(self, data: bytes) -> None:
-        if len(data) < 80 or len(data) % 8 or data[:4] != MAGIC:
+    def __init__(self, data: bytes, generation: int = 0) -> None:
+        if len(data) < 96 or len(data) % 8 or data[:4] != MAGIC:
             raise FactsError("these bytes are no facts")
         view = memoryview(data)
         words = view.cast("I")
         if words[2] != len(data):
             raise FactsError("facts of another length than they say")
-        for word, size in ((WORD_GATES, 1), (WORD_V4, 8), (WORD_V6, 32)):
+        for word, size in ((WORD_GATES, 1), (WORD_NEXT_GATES, 1), (WORD_V4, 8), (WORD_V6, 32)):
             if words[word + 1] + words[word] * size > len(data) or words[word + 1] % 4:
                 raise FactsError("facts that point outside of themselves")
         self.buffer = data
         self.data = view
         self.words = words
-        self.gates_count = words[WORD_GATES]
-        self.gates = words[WORD_GATES + 1]
+        following = words[WORD_NEXT_GENERATION] | words[WORD_NEXT_GENERATION + 1] << 32
+        gates = WORD_NEXT_GATES if generation and following == generation else WORD_GATES
+        self.gates_count = words[gates]
+        self.gates = words[gates + 1]
         self.v4_count = words[WORD_V4]
         self.v4 = words[WORD_V4 + 1] // 4
         self.v6_count = words[WORD_V6]

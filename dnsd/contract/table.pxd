@@ -39,6 +39,8 @@ cdef class Table:
     cdef unsigned int listset_count
     cdef unsigned int texts
     cdef unsigned int rule_info
+    cdef unsigned int owner_info
+    cdef unsigned int zone_info
     cdef unsigned int names_index
     cdef unsigned int names_mask
     cdef unsigned int names_run
@@ -49,5 +51,6 @@ cdef class Table:
 
     cdef int find_node(self, Query q, int i) except? -2
     cdef int find_listset(self, Query q, int i) except? -2
+    cdef unsigned int where_of(self, int owner, int zone) except? 0
     cpdef int class_of(self, Query q) except? -1
     cdef unsigned int be32(self, Query q, int at) except? 0

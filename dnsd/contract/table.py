@@ -32,15 +32,19 @@ if not cython.compiled:
         NAMES_RECORDS,
         NODE_NAME,
         NODE_WORDS,
+        OWNER_INFO_WORDS,
+        OWNER_NUMBER,
         SECTION_ANSWERS,
         SECTION_CANDIDATES,
         SECTION_CLIENTS4,
         SECTION_CLIENTS6,
+        SECTION_GATES,
         SECTION_INDEX,
         SECTION_LIMIT,
         SECTION_LISTSETS,
         SECTION_NAMES,
         SECTION_NODES,
+        SECTION_OWNER_INFO,
         SECTION_OWNERS,
         SECTION_QTYPES,
         SECTION_ROUTES,
@@ -48,7 +52,9 @@ if not cython.compiled:
         SECTION_RULES,
         SECTION_SETS,
         SECTION_TEXTS,
+        SECTION_ZONE_INFO,
         SECTION_ZONES,
+        ZONE_INFO_WORDS,
     )
     from dnsd.contract.query import Query
 
@@ -151,6 +157,8 @@ class Table:
         self.listset_count = self.section_count[SECTION_LISTSETS]
         self.texts = self.section[SECTION_TEXTS]
         self.rule_info = self.section[SECTION_RULE_INFO] // 4
+        self.owner_info = self.section[SECTION_OWNER_INFO] // 4
+        self.zone_info = self.section[SECTION_ZONE_INFO] // 4
         offset, size, count = names_directory[NAMES_INDEX]
         self.names_index = offset // 4
         self.names_count = count
@@ -163,6 +171,19 @@ class Table:
         self.spread_labels(self.labels_policy, words[self.index + INDEX_LABELS_LO], words[self.index + INDEX_LABELS_HI])
         lo, hi = (name_words[self.names_index + word] for word in (INDEX_LABELS_LO, INDEX_LABELS_HI))
         self.spread_labels(self.labels_names, lo, hi)
+
+    def part(self, number: int) -> memoryview:
+        """The bytes of a section of the policy blob (empty when it has none)."""
+        offset = self.section[number]
+        return memoryview(self.policy_buffer)[offset : offset + self.section_bytes[number]]  # type: ignore[arg-type]
+
+    def count(self, number: int) -> int:
+        """How many items that section says it has."""
+        return self.section_count[number]
+
+    def gates_json(self) -> bytes:
+        """What each gate stands for: the input of `facts.gates`."""
+        return bytes(self.part(SECTION_GATES))
 
     @staticmethod
     def spread_labels(flags: object, lo: int, hi: int) -> None:
@@ -231,6 +252,16 @@ class Table:
             slot = (slot + 1) & self.names_mask
             run += 1
         return -1
+
+    def where_of(self, owner: cython.int, zone: cython.int) -> cython.uint:
+        """The number of the place + 1 where an owner (word offset + 1), or else a zone, was written; 0 for none."""
+        number: cython.uint
+        if owner > 0 and self.owner_info:
+            number = self.words[self.owners + owner - 1 + OWNER_NUMBER]
+            return self.words[self.owner_info + number * OWNER_INFO_WORDS]
+        if zone >= 0 and self.zone_info:
+            return self.words[self.zone_info + zone * ZONE_INFO_WORDS]
+        return 0
 
     def be32(self, q: Query, at: cython.int) -> cython.uint:
         """Four octets of the client's address as a number."""

@@ -478,7 +478,7 @@ class Chain:
         for k in range(n):
             entry = at + OWNER_HEAD + k * ENTRY_WORDS
             if t.words[entry + ENTRY_QTYPE] == cython.cast(cython.uint, q.qtype) or t.words[entry + ENTRY_QTYPE] == ENTRY_OTHER:
-                v.entry = entry + 1
+                v.entry = entry - t.owners + 1
                 v.action = ACTION_ANSWER
                 if t.words[entry + ENTRY_TARGET]:
                     v.action = ACTION_ALIAS

@@ -1,0 +1,31 @@
+from dnsd.contract.codes cimport *
+from dnsd.contract.query cimport Query
+
+cdef class Cache:
+    cdef unsigned char[::1] arena
+    cdef unsigned int[::1] words
+    cdef public int buckets
+    cdef unsigned int mask
+    cdef unsigned int log
+    cdef unsigned int end
+    cdef public unsigned int stored
+    cdef public unsigned int evicted
+    # Of the entry that `find` found last:
+    cdef public int body
+    cdef public int length
+    cdef public int question
+    cdef public int rcode
+    cdef public int answers
+    cdef public int authorities
+    cdef public int additionals
+    cdef public int ttls
+    cdef public int ttl_count
+    cdef public int pointers
+    cdef public int pointer_count
+    cdef public unsigned int age
+
+    cdef unsigned int mixed(self, unsigned int h, int qtype, int bits, int route) except? 0
+    cpdef int find(self, const unsigned char[::1] name, int name_length, unsigned int h, int qtype, int bits, int route, unsigned int now) except? -2
+    cdef int same(self, unsigned int at, const unsigned char[::1] name, int name_length, int qtype, int bits, int route) except? -1
+    cpdef int reserve(self, unsigned int h, unsigned int size) except? -1
+    cdef int drop(self, unsigned int at) except? -1

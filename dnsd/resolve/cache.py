@@ -1,0 +1,269 @@
+"""Raw answers in one arena: offsets only, one writer, bounded in bytes.
+
+Compiled by Cython with the types in `cache.pxd`. The arena is shared memory that the supervisor
+made: a replacement worker takes it over as it is (`Cache.adopt` checks it first). Answers are kept
+below policy: the verdict comes before the cache, in every query, so a new table needs no flush.
+The key is everything that changes an answer: qname, qtype, DO, CD, route (qclass is always IN).
+
+Layout: a head of 16 words, buckets of four (hash, offset) pairs, then a log that is written
+round and round; what is overwritten is forgotten first. An entry, in words: size, hash, name
+length, qtype, DO and CD bits, route, question length, body length, rcode, answers, authorities |
+additionals << 16, TTL places | pointer places << 16, stored (s), expires (s), generation, 0; then
+name, TTL places, pointer places (u16, most significant first) and body.
+"""
+
+import struct
+
+import cython
+
+if not cython.compiled:
+    from dnsd.contract.query import Query
+
+from dnsd.resolve.message import Response
+
+MAGIC = 0x4E584341
+HEAD_WORDS = 16
+ENTRY_WORDS = 16
+_WAYS = 4
+
+
+class Cache:
+    """A cache over `arena` (a writable buffer of at least 64 KiB); raises ValueError for a smaller one."""
+
+    def __init__(self, arena: object) -> None:
+        view = memoryview(arena)  # type: ignore[arg-type]
+        if len(view) < 65536:
+            raise ValueError(f"a cache arena of {len(view)} bytes is too small; 64 KiB is the least")
+        self.arena = view
+        words = view.cast("I")
+        self.words = words
+        # An eighth of the arena indexes the rest: 32 bytes a bucket of four answers of about 256 bytes.
+        buckets = 1 << max(8, (len(view) // 256).bit_length() - 1)
+        self.buckets = buckets
+        self.mask = buckets - 1
+        self.log = HEAD_WORDS + buckets * 2 * _WAYS
+        self.end = len(words)
+        self.stored = 0
+        self.evicted = 0
+        self.body = 0
+        self.length = 0
+        self.question = 0
+        self.rcode = 0
+        self.answers = 0
+        self.authorities = 0
+        self.additionals = 0
+        self.ttls = 0
+        self.ttl_count = 0
+        self.pointers = 0
+        self.pointer_count = 0
+        self.age = 0
+        if not self.adopt():
+            self.clear()
+
+    def clear(self) -> None:
+        """Forget everything. Head: magic, size, write place, oldest entry, end of the previous round."""
+        for i in range(HEAD_WORDS + self.buckets * 2 * _WAYS):
+            self.words[i] = 0
+        self.words[1] = self.end
+        self.words[2] = self.log
+        self.words[3] = self.log
+        self.words[4] = self.log
+        self.words[0] = MAGIC
+
+    def adopt(self) -> bool:
+        """Whether the arena holds a cache of this shape that can be gone on with; a torn one is cleared by the caller."""
+        words = self.words
+        if words[0] != MAGIC or words[1] != self.end or words[5]:
+            return False
+        if not all(self.log <= words[i] <= self.end for i in (2, 3, 4)):
+            return False
+        for i in range(HEAD_WORDS, self.log, 2):
+            at = words[i + 1]
+            if at and not (self.log <= at and at + ENTRY_WORDS <= self.end and words[at + 1] == words[i]):
+                return False
+            if at and (words[at] < ENTRY_WORDS or at + words[at] > self.end or not self._fits(at)):
+                return False
+        return True
+
+    def _fits(self, at: int) -> bool:
+        words = self.words
+        places = (words[at + 11] & 65535) + (words[at + 11] >> 16)
+        return bool(4 * words[at] >= 4 * ENTRY_WORDS + words[at + 2] + 2 * places + words[at + 7])
+
+    def mixed(self, h: cython.uint, qtype: cython.int, bits: cython.int, route: cython.int) -> cython.uint:
+        """The qname's hash with the rest of the key."""
+        mask: cython.ulonglong = 4294967295
+        m: cython.ulonglong = h
+        prime: cython.ulonglong = 16777619
+        m = ((m ^ cython.cast(cython.ulonglong, qtype * 4 + bits)) * prime) & mask
+        m = ((m ^ cython.cast(cython.ulonglong, route)) * prime) & mask
+        return cython.cast(cython.uint, m ^ (m >> 15))
+
+    def same(
+        self,
+        at: cython.uint,
+        name: cython.const[cython.uchar][::1],
+        name_length: cython.int,
+        qtype: cython.int,
+        bits: cython.int,
+        route: cython.int,
+    ) -> cython.int:
+        """Whether the entry at word `at` has exactly this key."""
+        k: cython.int
+        base: cython.uint
+        w = self.words
+        if w[at + 2] != cython.cast(cython.uint, name_length) or w[at + 3] != cython.cast(cython.uint, qtype):
+            return 0
+        if w[at + 4] != cython.cast(cython.uint, bits) or w[at + 5] != cython.cast(cython.uint, route):
+            return 0
+        base = 4 * (at + 16)
+        for k in range(name_length):
+            if self.arena[base + k] != name[k]:
+                return 0
+        return 1
+
+    def find(
+        self,
+        name: cython.const[cython.uchar][::1],
+        name_length: cython.int,
+        h: cython.uint,
+        qtype: cython.int,
+        bits: cython.int,
+        route: cython.int,
+        now: cython.uint,
+    ) -> cython.int:
+        """Look an answer up; its parts are then in this object's attributes (places in the arena). 1 when found.
+
+        `bits` is DO | CD << 1, `h` the qname's hash, `now` wall clock seconds. An expired answer is not found.
+        """
+        mixed: cython.uint = self.mixed(h, qtype, bits, route)
+        slot: cython.uint = 16 + (mixed & self.mask) * 8
+        k: cython.uint
+        at: cython.uint
+        w = self.words
+
+        for k in range(4):
+            at = w[slot + 2 * k + 1]
+            if at == 0 or w[slot + 2 * k] != mixed:
+                continue
+            if not self.same(at, name, name_length, qtype, bits, route):
+                continue
+            if now >= w[at + 13]:
+                return 0
+            # Stored times are clamped to now when the wall clock stepped back.
+            self.age = now - w[at + 12] if now > w[at + 12] else 0
+            self.question = w[at + 6]
+            self.length = w[at + 7]
+            self.rcode = w[at + 8]
+            self.answers = w[at + 9]
+            self.authorities = w[at + 10] & 65535
+            self.additionals = w[at + 10] >> 16
+            self.ttl_count = w[at + 11] & 65535
+            self.pointer_count = w[at + 11] >> 16
+            self.ttls = 4 * (at + 16) + name_length
+            self.pointers = self.ttls + 2 * self.ttl_count
+            self.body = self.pointers + 2 * self.pointer_count
+            return 1
+        return 0
+
+    def drop(self, at: cython.uint) -> cython.int:
+        """Take the entry at word `at` out of the index, if it is still there."""
+        w = self.words
+        slot: cython.uint = 16 + (w[at + 1] & self.mask) * 8
+        k: cython.uint
+        for k in range(4):
+            if w[slot + 2 * k + 1] == at:
+                w[slot + 2 * k + 1] = 0
+                w[slot + 2 * k] = 0
+                return 1
+        return 0
+
+    def reserve(self, h: cython.uint, size: cython.uint) -> cython.int:
+        """Make room for an entry of `size` words and put it into the index under hash `h`; returns its word, 0 for none.
+
+        Overwrites the oldest entries. Of four answers in one bucket the oldest gives way.
+        """
+        w = self.words
+        at: cython.uint
+        oldest: cython.uint
+        slot: cython.uint
+        k: cython.uint
+        pick: cython.uint = 0
+        age: cython.uint
+        best: cython.uint
+
+        if size > (self.end - self.log) // 8:
+            return 0
+        w[5] = 1  # torn until the store is complete: a worker killed here leaves an arena that is not adopted
+        at = w[2]
+        oldest = w[3]
+        if at + size > self.end:
+            # The round is over: what is left of the last one behind the write place goes.
+            while oldest >= at and oldest < w[4]:
+                self.evicted += self.drop(oldest)
+                oldest += w[oldest]
+            w[4] = at
+            at = self.log
+            oldest = self.log
+        while oldest >= at and oldest < w[4] and oldest < at + size:
+            self.evicted += self.drop(oldest)
+            oldest += w[oldest]
+        if at + size > w[4]:
+            w[4] = at + size
+            oldest = at + size
+        w[2] = at + size
+        w[3] = oldest
+        slot = 16 + (h & self.mask) * 8
+        best = 0
+        for k in range(4):
+            if w[slot + 2 * k + 1] == 0:
+                pick = k
+                break
+            age = w[slot + 2 * k + 1]
+            age = at - age if age <= at else at + self.end - age
+            if age >= best:
+                best = age
+                pick = k
+        w[slot + 2 * pick] = h
+        w[slot + 2 * pick + 1] = at
+        return cython.cast(cython.int, at)
+
+    def forget(self, name: bytes, h: int, qtype: int, bits: int, route: int) -> bool:
+        """Drop one answer, expired or not; whether it was there."""
+        mixed = self.mixed(h, qtype, bits, route)
+        slot = HEAD_WORDS + (mixed & self.mask) * 2 * _WAYS
+        for k in range(_WAYS):
+            at = self.words[slot + 2 * k + 1]
+            if at and self.words[slot + 2 * k] == mixed and self.same(at, name, len(name), qtype, bits, route):
+                self.drop(at)
+                return True
+        return False
+
+    def store(
+        self, name: bytes, h: int, qtype: int, bits: int, route: int, response: Response, now: int, ttl: int
+    ) -> bool:
+        """Remember a response for `ttl` seconds from `now`; False when it is too large to be kept."""
+        if len(response.ttls) > 0xFFFF or len(response.pointers) > 0xFFFF or ttl <= 0:
+            return False
+        places = struct.pack(f">{len(response.ttls)}H", *response.ttls)
+        places += struct.pack(f">{len(response.pointers)}H", *response.pointers)
+        data = name + places + response.body
+        size = ENTRY_WORDS + (len(data) + 3) // 4
+        self.forget(name, h, qtype, bits, route)
+        mixed = self.mixed(h, qtype, bits, route)
+        at = self.reserve(mixed, size)
+        if not at:
+            return False
+        head = struct.pack(
+            "<16I",
+            size, mixed, len(name), qtype, bits, route, response.question, len(response.body), response.rcode,
+            response.answers, response.authorities | response.additionals << 16,
+            len(response.ttls) | len(response.pointers) << 16, now, now + ttl, 0, 0,
+        )  # fmt: skip
+        base = 4 * at
+        arena = memoryview(self.arena)
+        arena[base : base + 64] = head
+        arena[base + 64 : base + 64 + len(data)] = data
+        self.words[5] = 0
+        self.stored += 1
+        return True

@@ -1,0 +1,224 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""recvmmsg and sendmmsg around fixed buffers: the one place that is not plain Python.
+
+A batch is at most 64 datagrams. Nothing is allocated per packet; what each datagram needs for its
+reply (address, control message) stays where the kernel put it. Callers read lengths and client
+addresses through memoryviews; `batch.py` has the same class in Python for machines with no compiler.
+"""
+
+from libc.string cimport memset, memcpy
+from libc.errno cimport errno, EAGAIN, EINTR
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        void *msg_name
+        socklen_t msg_namelen
+        iovec *msg_iov
+        size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+        int msg_flags
+    struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level
+        int cmsg_type
+    int MSG_DONTWAIT
+    int MSG_TRUNC
+    int AF_INET
+    int AF_INET6
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <sys/socket.h>
+    #include <netinet/in.h>
+    #include <string.h>
+    static void plain_pktinfo(struct msghdr *m) {
+        /* Answer from the address that was asked. The interface is left to routing, except for link-local IPv6. */
+        struct cmsghdr *c = CMSG_FIRSTHDR(m);
+        for (; c; c = CMSG_NXTHDR(m, c)) {
+            if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+                struct in_pktinfo p; memcpy(&p, CMSG_DATA(c), sizeof p);
+                p.ipi_ifindex = 0; p.ipi_spec_dst = p.ipi_addr; memcpy(CMSG_DATA(c), &p, sizeof p);
+            } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+                struct in6_pktinfo p; memcpy(&p, CMSG_DATA(c), sizeof p);
+                if (!IN6_IS_ADDR_LINKLOCAL(&p.ipi6_addr)) { p.ipi6_ifindex = 0; memcpy(CMSG_DATA(c), &p, sizeof p); }
+            }
+        }
+    }
+    static int client_of(struct msghdr *m, unsigned char *out) {
+        /* 16 octets, IPv4 mapped; returns the port, 0 when there is no way to answer. */
+        struct sockaddr *a = (struct sockaddr *)m->msg_name;
+        if (a->sa_family == AF_INET) {
+            struct sockaddr_in *v4 = (struct sockaddr_in *)a;
+            memset(out, 0, 10); out[10] = out[11] = 255; memcpy(out + 12, &v4->sin_addr, 4);
+            return ntohs(v4->sin_port);
+        }
+        if (a->sa_family == AF_INET6) {
+            struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)a;
+            memcpy(out, &v6->sin6_addr, 16);
+            return ntohs(v6->sin6_port);
+        }
+        return 0;
+    }
+    static int recv_batch(int fd, struct mmsghdr *v, int n) { return recvmmsg(fd, v, n, MSG_DONTWAIT, NULL); }
+    static int send_batch(int fd, struct mmsghdr *v, int n) { return sendmmsg(fd, v, n, MSG_DONTWAIT); }
+    static unsigned long long load_acquire(const unsigned long long *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static void store_release(unsigned long long *p, unsigned long long v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    """
+    struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len
+    void plain_pktinfo(msghdr *m) nogil
+    int client_of(msghdr *m, unsigned char *out) nogil
+    int recv_batch(int fd, mmsghdr *v, int n) nogil
+    int send_batch(int fd, mmsghdr *v, int n) nogil
+    unsigned long long load_acquire(const unsigned long long *p) nogil
+    void store_release(unsigned long long *p, unsigned long long v) nogil
+
+cdef enum:
+    SIZE = 64
+    IN_STRIDE = 2112
+    OUT_STRIDE = 1344
+    NAME_SIZE = 28
+    CONTROL_SIZE = 64
+
+
+def load(words, Py_ssize_t index):
+    """A shared u64, read with acquire order."""
+    cdef const unsigned long long[::1] view = words
+    if not 0 <= index < view.shape[0]:
+        raise IndexError(index)
+    return load_acquire(&view[index])
+
+
+def store(words, Py_ssize_t index, unsigned long long value):
+    """A shared u64, written with release order."""
+    cdef unsigned long long[::1] view = words
+    if not 0 <= index < view.shape[0]:
+        raise IndexError(index)
+    store_release(&view[index], value)
+
+
+cdef class Batch:
+    """64 datagrams. `inp` and `out` are the packets, `lengths` and `out_lengths` their sizes, `clients` 16 octets each."""
+
+    cdef public object inp
+    cdef public object out
+    cdef public object lengths
+    cdef public object out_lengths
+    cdef public object clients
+    cdef unsigned char[::1] _inp
+    cdef unsigned char[::1] _out
+    cdef int[::1] _lengths
+    cdef int[::1] _out_lengths
+    cdef unsigned char[::1] _clients
+    cdef mmsghdr _in[SIZE]
+    cdef mmsghdr _send[SIZE]
+    cdef iovec _in_iov[SIZE]
+    cdef iovec _send_iov[SIZE]
+    cdef unsigned char _names[SIZE * NAME_SIZE]
+    cdef unsigned char _controls[SIZE * CONTROL_SIZE]
+    cdef public int size
+    cdef public int in_stride
+    cdef public int out_stride
+    cdef public int errors
+
+    def __init__(self):
+        cdef int i
+        self.size, self.in_stride, self.out_stride = SIZE, IN_STRIDE, OUT_STRIDE
+        self.inp = memoryview(bytearray(SIZE * IN_STRIDE))
+        self.out = memoryview(bytearray(SIZE * OUT_STRIDE))
+        self.lengths = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.out_lengths = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.clients = memoryview(bytearray(SIZE * 16))
+        self._inp, self._out = self.inp, self.out
+        self._lengths, self._out_lengths, self._clients = self.lengths, self.out_lengths, self.clients
+        memset(self._in, 0, sizeof(self._in))
+        memset(self._send, 0, sizeof(self._send))
+        for i in range(SIZE):
+            self._in_iov[i].iov_base = &self._inp[i * IN_STRIDE]
+            self._in_iov[i].iov_len = IN_STRIDE
+            self._in[i].msg_hdr.msg_iov = &self._in_iov[i]
+            self._in[i].msg_hdr.msg_iovlen = 1
+            self._in[i].msg_hdr.msg_name = &self._names[i * NAME_SIZE]
+            self._in[i].msg_hdr.msg_control = &self._controls[i * CONTROL_SIZE]
+
+    def receive(self, int fd):
+        """Read up to 64 datagrams; returns how many (0: none waiting). A length of 0 marks one that cannot be answered."""
+        cdef int i, n
+        for i in range(SIZE):
+            self._in[i].msg_hdr.msg_namelen = NAME_SIZE
+            self._in[i].msg_hdr.msg_controllen = CONTROL_SIZE
+        n = recv_batch(fd, self._in, SIZE)
+        if n < 0:
+            if errno in (EAGAIN, EINTR):
+                return 0
+            raise OSError(errno, "recvmmsg")
+        for i in range(n):
+            self._lengths[i] = <int>self._in[i].msg_len
+            self._out_lengths[i] = 0
+            if client_of(&self._in[i].msg_hdr, &self._clients[i * 16]) == 0:
+                self._lengths[i] = 0
+        return n
+
+    def send(self, int fd, int n):
+        """Send the answers of the first `n` datagrams that have one; returns how many were sent."""
+        cdef int i, k = 0, done = 0, r
+        for i in range(n):
+            if self._out_lengths[i] <= 0:
+                continue
+            plain_pktinfo(&self._in[i].msg_hdr)
+            self._send_iov[k].iov_base = &self._out[i * OUT_STRIDE]
+            self._send_iov[k].iov_len = self._out_lengths[i]
+            self._send[k].msg_hdr = self._in[i].msg_hdr
+            self._send[k].msg_hdr.msg_iov = &self._send_iov[k]
+            self._send[k].msg_hdr.msg_iovlen = 1
+            self._send[k].msg_hdr.msg_flags = 0
+            k += 1
+        while done < k:
+            r = send_batch(fd, &self._send[done], k - done)
+            if r <= 0:
+                # One that cannot be sent (no route back, full buffer) must not hold up the others.
+                self.errors += 1
+                r = 1
+            done += r
+        return k
+
+    def peer(self, int i):
+        """(socket address, control message) of datagram `i`, as raw bytes: what `reply` needs later."""
+        if not 0 <= i < SIZE:
+            raise IndexError(i)
+        plain_pktinfo(&self._in[i].msg_hdr)
+        name = (<unsigned char *>self._in[i].msg_hdr.msg_name)[: self._in[i].msg_hdr.msg_namelen]
+        control = (<unsigned char *>self._in[i].msg_hdr.msg_control)[: self._in[i].msg_hdr.msg_controllen]
+        return name, control
+
+    def reply(self, int fd, bytes name, bytes control, const unsigned char[::1] wire):
+        """Send one answer later; returns whether it left."""
+        cdef mmsghdr one
+        cdef iovec iov
+        cdef const unsigned char *n = name
+        cdef const unsigned char *c = control
+        if wire.shape[0] == 0:
+            return False
+        memset(&one, 0, sizeof(one))
+        iov.iov_base = <void *>&wire[0]
+        iov.iov_len = wire.shape[0]
+        one.msg_hdr.msg_iov = &iov
+        one.msg_hdr.msg_iovlen = 1
+        one.msg_hdr.msg_name = <void *>n
+        one.msg_hdr.msg_namelen = len(name)
+        if len(control):
+            one.msg_hdr.msg_control = <void *>c
+            one.msg_hdr.msg_controllen = len(control)
+        if send_batch(fd, &one, 1) == 1:
+            return True
+        self.errors += 1
+        return False

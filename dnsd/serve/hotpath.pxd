@@ -1,0 +1,53 @@
+from dnsd.contract.codes cimport *
+from dnsd.contract.query cimport Query
+from dnsd.contract.table cimport Table
+from dnsd.contract.factsview cimport FactsView
+from dnsd.contract.verdict cimport Chain, Verdict
+from dnsd.contract.answer cimport Responder
+from dnsd.resolve.cache cimport Cache
+
+cdef class HotPath:
+    cdef public Table table
+    cdef public FactsView view
+    cdef public object info
+    cdef public Query q
+    cdef public Query target
+    cdef public Verdict v
+    cdef public Chain chain
+    cdef public Responder responder
+    cdef public Cache cache
+    cdef public object socket_batch
+    cdef unsigned char[::1] inp
+    cdef unsigned char[::1] clients
+    cdef int[::1] lengths
+    cdef int[::1] out_lengths
+    cdef int in_stride
+    cdef int out_stride
+    cdef unsigned long long[::1] counters
+    cdef unsigned char[::1] ring
+    cdef unsigned long long[::1] ring_words
+    cdef int ring_records
+    cdef public unsigned long long mono_ms
+    cdef public unsigned long long wall_ms
+    cdef unsigned int now
+    cdef public object facts_data
+    cdef public unsigned long long generation
+    cdef public str digest
+    cdef public str revision
+    cdef public list misses
+    cdef public int slot
+    cdef public bytes identity
+    cdef public object stream_query
+    cdef public object stream_responder
+    cdef public object routes
+    cdef int hit
+    cdef public int min_ttl
+    cdef public int max_ttl
+
+    cdef int handle(self, Query q, Responder r, int base, int length, int out, int limit) except? -2
+    cdef int cached(self, Query q, Responder r, int out, int limit) except? -2
+    cdef int load_target(self) except? -1
+    cdef int count(self, int number) except? -1
+    cdef int tally(self, Responder r) except? -1
+    cdef int record(self, Query q, int rcode, int tcp, int cached, unsigned int latency_us) except? -1
+    cdef int put(self, int at, int size, unsigned long long value) except? -1

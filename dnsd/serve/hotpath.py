@@ -1,0 +1,508 @@
+"""One batch of questions: parse, decide, cache, answer. What needs an upstream leaves as `Miss` records.
+
+Compiled by Cython with the types in `hotpath.pxd`. Between receive and send nothing is allocated per
+packet and no clock is read: the worker gives the time once a batch. Everything that a miss needs
+later is in its record; the generation that decided it too.
+"""
+
+import cython
+
+if not cython.compiled:
+    from dnsd.contract.answer import Responder
+    from dnsd.contract.codes import (
+        ACTION_ALIAS,
+        ACTION_CHAOS,
+        ACTION_DROP,
+        ACTION_FORWARD,
+        ACTION_NOTIMP,
+        ACTION_RECURSE,
+        CLASS_CH,
+        COUNT_ALLOWED,
+        COUNT_BLOCKED,
+        COUNT_CACHE_HITS,
+        COUNT_CACHE_MISSES,
+        COUNT_CACHE_STORED,
+        COUNT_DROPPED,
+        COUNT_LOCAL,
+        COUNT_MALFORMED,
+        COUNT_NXDOMAIN,
+        COUNT_QUERIES_TCP,
+        COUNT_QUERIES_UDP,
+        COUNT_REDIRECTED,
+        COUNT_REFUSED,
+        COUNT_SEND_ERRORS,
+        COUNT_SERVFAIL,
+        COUNT_SPECIAL,
+        COUNT_TRUNCATED,
+        EDE_NONE,
+        EDE_NOT_READY,
+        EDE_OTHER,
+        RCODE_NOERROR,
+        RCODE_NXDOMAIN,
+        RCODE_REFUSED,
+        RCODE_SERVFAIL,
+        RULE_BLOCK,
+        RULE_REDIRECT,
+        SPECIAL_NONE,
+        STAGE_LOCAL,
+        STAGE_POLICY,
+        STAGE_SHAPE,
+        TYPE_TXT,
+    )
+    from dnsd.contract.factsview import FactsView
+    from dnsd.contract.query import Query
+    from dnsd.contract.table import Table
+    from dnsd.contract.verdict import Chain, Verdict
+    from dnsd.resolve.cache import Cache
+
+from dnsd import __version__
+from dnsd.contract import query as query_module
+from dnsd.contract.facts import Facts, encode
+from dnsd.contract.tableinfo import TableInfo
+from dnsd.resolve.message import FormError, read
+from dnsd.serve.batch import Batch
+
+_NOT_READY = b"no table yet: the controller has not published one and none is on disk"
+_NO_RECURSION = b"the question does not ask for recursion (RD) and the answer is not in the cache"
+_RING_RECORD = 320
+_RING_HEAD = 64
+_STREAM = 65535
+
+
+class Miss:
+    """A question that only an upstream can answer, with all that its answer will need.
+
+    `key` is equal for questions that one upstream answer serves. `fd` is -1 for a question over TCP. `route` is the
+    number + 1 for `HotPath.route`. `token` is the worker's.
+    """
+
+    __slots__ = (
+        "cd", "client", "control", "do", "fd", "generation", "key", "label", "list", "owner_entry", "packet", "peer",
+        "qclass", "qtype", "rd", "route", "rule", "sname", "started_ms", "table", "token", "verdict", "revision",
+    )  # fmt: skip
+
+
+class HotPath:
+    """The query path of one worker.
+
+    `counters` is a u64 view of at least codes.COUNTERS, `ring` the decision ring's bytes (64 + n x 320), `arena` the
+    cache's. Single-threaded.
+    """
+
+    def __init__(self, slot: int, counters: object, ring: object, arena: object, identity: str = "nexoraldns") -> None:
+        self.slot = slot
+        self.table = None
+        self.info = None
+        self.socket_batch = Batch()
+        self.inp = self.socket_batch.inp
+        self.clients = self.socket_batch.clients
+        self.lengths = self.socket_batch.lengths
+        self.out_lengths = self.socket_batch.out_lengths
+        self.in_stride = self.socket_batch.in_stride
+        self.out_stride = self.socket_batch.out_stride
+        self.q = Query(self.socket_batch.inp)
+        self.target = Query(bytearray(16))
+        self.v = Verdict()
+        self.chain = Chain()
+        self.responder = Responder(self.socket_batch.out)
+        self.stream_query = Query(bytearray(_STREAM + 1))
+        self.stream_responder = Responder(bytearray(_STREAM + 1))
+        self.cache = Cache(arena)
+        self.counters = memoryview(counters)  # type: ignore[arg-type]
+        self.ring = memoryview(ring)  # type: ignore[arg-type]
+        self.ring_words = memoryview(ring)[:_RING_HEAD].cast("Q")  # type: ignore[arg-type]
+        self.ring_records = (len(self.ring) - _RING_HEAD) // _RING_RECORD
+        self.mono_ms = 0
+        self.wall_ms = 0
+        self.now = 0
+        self.generation = 0
+        self.digest = ""
+        self.revision = ""
+        self.misses = []
+        self.identity = identity.encode()[:255]
+        self.routes = {}
+        self.hit = 0
+        self.min_ttl = 0
+        self.max_ttl = 86400
+        self.facts_data = encode(Facts())
+        self.view = FactsView(self.facts_data, 0)
+
+    # --- what the worker tells it ---------------------------------------------------------------------------------
+
+    def install(self, policy: object, names: object, generation: int, revision: str) -> None:
+        """Serve this table from the next packet on; raises TableError and leaves the old one when it cannot."""
+        table = Table(policy, names)
+        view = FactsView(self.facts_data, generation)
+        self.table = table
+        self.view = view
+        self.info = TableInfo(table)
+        self.routes = {}
+        self.generation = generation
+        self.digest = table.digest
+        self.revision = revision
+        self.responder.set_revision(revision.encode())
+        self.stream_responder.set_revision(revision.encode())
+
+    def set_facts(self, data: bytes) -> None:
+        """Use these facts from the next packet on; raises FactsError."""
+        self.view = FactsView(data, self.generation)
+        self.facts_data = data
+
+    def clock(self, mono_ms: int, wall_ms: int) -> None:
+        """The time for the next batch."""
+        self.mono_ms = mono_ms
+        self.wall_ms = wall_ms
+        self.now = wall_ms // 1000
+
+    def set_limits(self, min_ttl: int, max_ttl: int, edns_size: int = 1232) -> None:
+        """Bounds of how long answers are remembered (seconds), and of responses over UDP."""
+        self.min_ttl = min_ttl
+        self.max_ttl = max_ttl
+        self.responder.edns_size = min(edns_size, self.out_stride - 16)
+        self.stream_responder.edns_size = self.responder.edns_size
+
+    def route(self, number: int) -> object:
+        """The forward entry of `Miss.route` in the table that is installed now."""
+        found = self.routes.get(number)
+        if found is None:
+            found = self.routes[number] = self.info.route(number)
+        return found
+
+    # --- UDP ------------------------------------------------------------------------------------------------------
+
+    def batch(self, fd: int) -> int:
+        """Receive up to 64 datagrams, answer what can be; the rest is in `misses`. Returns how many came."""
+        i: cython.int
+        n: cython.int = self.socket_batch.receive(fd)
+        k: cython.int
+        length: cython.int
+        q: Query = self.q
+
+        for i in range(n):
+            length = self.lengths[i]
+            for k in range(16):
+                q.client[k] = self.clients[16 * i + k]
+            self.count(COUNT_QUERIES_UDP)
+            length = self.handle(q, self.responder, i * self.in_stride, length, i * self.out_stride, 0)
+            if length >= 0:
+                self.out_lengths[i] = length
+            else:
+                name, control = self.socket_batch.peer(i)
+                self.miss(q, fd, name, control)
+        if n:
+            before = self.socket_batch.errors
+            self.socket_batch.send(fd, n)
+            self.counters[COUNT_SEND_ERRORS] += self.socket_batch.errors - before
+        return n
+
+    def handle(
+        self, q: Query, r: Responder, base: cython.int, length: cython.int, out: cython.int, limit: cython.int
+    ) -> cython.int:
+        """Answer one packet into `r.out[out:]`; returns the length, 0 for silence, -1 when an upstream is needed.
+
+        `limit` 0 means: what the question allows over UDP.
+        """
+        v: Verdict = self.v
+        action: cython.int
+        tcp: cython.int = 1 if limit else 0
+
+        q.parse(base, length)
+        if limit == 0:
+            limit = r.size_limit(q)
+        if self.table is None:
+            if q.fault == ACTION_DROP:
+                self.count(COUNT_DROPPED)
+                return 0
+            if q.fault:
+                v.reset()
+                v.action = q.fault
+                v.stage = STAGE_SHAPE
+                return r.write(None, q, v, out, limit)
+            self.count(COUNT_SERVFAIL)
+            return r.fail(q, RCODE_SERVFAIL, EDE_NOT_READY, _NOT_READY, out, limit)
+        action = self.chain.decide(self.table, self.view, q, v)
+        if action == ACTION_FORWARD or action == ACTION_RECURSE or action == ACTION_ALIAS:
+            if v.allowed:
+                self.count(COUNT_ALLOWED)
+            elif v.rule_action == RULE_REDIRECT:
+                self.count(COUNT_REDIRECTED)
+            if action == ACTION_ALIAS and v.route == 0:
+                length = r.fail(q, RCODE_SERVFAIL, EDE_OTHER, b"no forward entry covers the target", out, limit)
+                self.count(COUNT_SERVFAIL)
+                self.record(q, r.rcode, tcp, 0, 0)
+                return length
+            length = self.cached(q, r, out, limit)
+            if length >= 0:
+                self.record(q, r.rcode, tcp, 1, 0)
+                return length
+            if not q.flags & 256:
+                length = r.fail(q, RCODE_REFUSED, EDE_OTHER, _NO_RECURSION, out, limit)
+                self.count(COUNT_REFUSED)
+                self.record(q, r.rcode, tcp, 0, 0)
+                return length
+            self.count(COUNT_CACHE_MISSES)
+            return -1
+        if action == ACTION_CHAOS:
+            length = self.chaos(q, r, out, limit)
+        else:
+            length = r.write(self.table, q, v, out, limit)
+        self.tally(r)
+        self.record(q, r.rcode, tcp, 0, 0)
+        return length
+
+    def tally(self, r: Responder) -> cython.int:
+        """Count an answer that the table gave."""
+        v: Verdict = self.v
+
+        if v.action == ACTION_DROP:
+            self.count(COUNT_DROPPED)
+        if v.stage == STAGE_POLICY:
+            self.count(COUNT_BLOCKED if v.rule_action == RULE_BLOCK else COUNT_REDIRECTED)
+        elif v.stage == STAGE_LOCAL:
+            self.count(COUNT_LOCAL if v.special == SPECIAL_NONE else COUNT_SPECIAL)
+        elif v.stage == STAGE_SHAPE and v.action != ACTION_DROP and self.q.fault:
+            self.count(COUNT_MALFORMED)
+        if r.rcode == RCODE_REFUSED:
+            self.count(COUNT_REFUSED)
+        elif r.rcode == RCODE_SERVFAIL:
+            self.count(COUNT_SERVFAIL)
+        elif r.rcode == RCODE_NXDOMAIN:
+            self.count(COUNT_NXDOMAIN)
+        if r.truncated:
+            self.count(COUNT_TRUNCATED)
+        return 0
+
+    def load_target(self) -> cython.int:
+        """Make `target` the question for an alias's last name."""
+        t: Table = self.table
+        x: Query = self.target
+        at: cython.uint = t.node_names + self.v.target - 1
+        n: cython.int
+        k: cython.int = 0
+
+        x.labels = 0
+        while True:
+            n = t.policy[at + k]
+            x.label[x.labels] = k
+            x.name[k] = n
+            k += 1
+            if n == 0:
+                break
+            x.labels += 1
+            while n > 0:
+                x.name[k] = t.policy[at + k]
+                k += 1
+                n -= 1
+        x.name_length = k
+        x.seed_policy = t.seed_policy
+        x.seed_names = t.seed_policy
+        x.hash()
+        return 0
+
+    def cached(self, q: Query, r: Responder, out: cython.int, limit: cython.int) -> cython.int:
+        """Answer from the cache; -1 when it has no answer."""
+        c: Cache = self.cache
+        v: Verdict = self.v
+        s: Query = q
+        bits: cython.int = q.do | ((q.flags >> 3) & 2)
+
+        if v.action == ACTION_ALIAS:
+            self.load_target()
+            s = self.target
+        if c.find(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, v.route, self.now) != 1:
+            return -1
+        self.count(COUNT_CACHE_HITS)
+        if c.rcode == RCODE_NXDOMAIN:
+            self.count(COUNT_NXDOMAIN)
+        limit = r.relay(
+            self.table, q, v, out, limit, c.arena, c.body, c.length, c.question, c.rcode, c.answers, c.authorities,
+            c.additionals, c.ttls, c.ttl_count, c.pointers, c.pointer_count, c.age,
+        )  # fmt: skip
+        if r.truncated:
+            self.count(COUNT_TRUNCATED)
+        return limit
+
+    def count(self, number: cython.int) -> cython.int:
+        """Add one to a counter; this slot's worker is its only writer."""
+        self.counters[number] += 1
+        return 0
+
+    def put(self, at: cython.int, size: cython.int, value: cython.ulonglong) -> cython.int:
+        """Write a little-endian number into the ring."""
+        k: cython.int
+        for k in range(size):
+            self.ring[at + k] = value & 255
+            value >>= 8
+        return 0
+
+    def record(
+        self, q: Query, rcode: cython.int, tcp: cython.int, cached: cython.int, latency_us: cython.uint
+    ) -> cython.int:
+        """Leave a decision in the ring; the oldest is overwritten, readers see by the sequence that they missed it."""
+        v: Verdict = self.v
+        seq: cython.ulonglong
+        at: cython.int
+        k: cython.int
+        n: cython.int
+        ring = self.ring
+
+        if self.ring_records == 0:
+            return 0
+        seq = self.ring_words[0]
+        at = 64 + cython.cast(cython.int, seq % cython.cast(cython.ulonglong, self.ring_records)) * 320
+        self.put(at, 8, 0)
+        self.put(at + 8, 8, self.wall_ms)
+        for k in range(16):
+            ring[at + 16 + k] = q.client[k]
+        self.put(at + 32, 2, q.qtype)
+        ring[at + 34] = v.stage
+        ring[at + 35] = v.action
+        self.put(at + 36, 2, rcode)
+        ring[at + 38] = tcp
+        ring[at + 39] = cached
+        self.put(at + 40, 4, v.rule + 1)
+        self.put(at + 44, 4, v.listed + 1)
+        self.put(at + 48, 4, self.table.where_of(v.owner, v.zone) if self.table is not None else 0)
+        self.put(at + 52, 4, latency_us)
+        self.put(at + 56, 8, self.generation)
+        n = q.name_length
+        ring[at + 64] = n
+        for k in range(n):
+            ring[at + 65 + k] = q.name[k]
+        self.put(at, 8, seq + 1)
+        self.ring_words[0] = seq + 1
+        return 0
+
+    # --- off the hot path -----------------------------------------------------------------------------------------
+
+    def chaos(self, q: Query, r: Responder, out: int, limit: int) -> int:
+        """Class CH: id.server and version (RFC 4892), TXT only; everything else is refused."""
+        name = bytes(q.name[: q.name_length])
+        text = {
+            b"\x02id\x06server\x00": self.identity,
+            b"\x08hostname\x04bind\x00": self.identity,
+            b"\x07version\x04bind\x00": b"NexoralDNS " + __version__.encode(),
+            b"\x07version\x06server\x00": b"NexoralDNS " + __version__.encode(),
+        }.get(name)
+        if text is None or q.qtype not in (TYPE_TXT, 255):
+            return r.write(self.table, q, self.v, out, limit)
+        body = b"\xc0\x0c\x00\x10\x00\x03\x00\x00\x00\x00" + (len(text) + 1).to_bytes(2, "big")
+        body += bytes((len(text),)) + text
+        question = q.question_end - q.base - 12
+        return r.relay(
+            self.table, q, self.v, out, limit, memoryview(body), 0, len(body), question, RCODE_NOERROR, 1, 0, 0, 0, 0,
+            0, 0, 0,
+        )  # fmt: skip
+
+    def miss(self, q: Query, fd: int, peer: object, control: object) -> None:
+        """Remember a question for the worker."""
+        v: Verdict = self.v
+        miss = Miss()
+        if v.action == ACTION_ALIAS:
+            sname = bytes(self.target.name[: self.target.name_length])
+        else:
+            sname = bytes(q.name[: q.name_length])
+        miss.sname = sname
+        miss.qtype = q.qtype
+        miss.qclass = q.qclass
+        miss.do = bool(q.do)
+        miss.cd = bool(q.flags & 16)
+        miss.rd = bool(q.flags & 256)
+        miss.route = v.route
+        miss.generation = self.generation
+        miss.table = self.table
+        miss.revision = self.revision
+        bits = (q.do | ((q.flags >> 3) & 2)).to_bytes(1, "big")
+        miss.key = sname + q.qtype.to_bytes(2, "big") + bits + v.route.to_bytes(4, "big") + self.generation.to_bytes(8, "big")
+        miss.client = bytes(q.client)
+        miss.fd = fd
+        miss.peer = peer
+        miss.control = control
+        miss.packet = bytes(q.buf[q.base : q.base + q.length])
+        miss.rule = v.rule
+        miss.list = v.listed
+        miss.label = v.label
+        miss.owner_entry = v.entry
+        miss.verdict = (v.stage, v.action, v.rule, v.listed, v.rule_action, v.allowed, v.owner, v.entry, v.label)
+        miss.started_ms = self.mono_ms
+        miss.token = None
+        self.misses.append(miss)
+
+    def stream(self, message: bytes, client: bytes) -> bytes | None:
+        """One question over TCP. The answer; None when an upstream is needed (a `Miss` was added); b"" for silence."""
+        q: Query = self.stream_query
+        buf = memoryview(q.buf)
+        buf[: len(message)] = message
+        query_module.set_client(q, client)
+        self.count(COUNT_QUERIES_TCP)
+        length = self.handle(q, self.stream_responder, 0, len(message), 0, _STREAM)
+        if length < 0:
+            self.miss(q, -1, None, None)
+            return None
+        return bytes(memoryview(self.stream_responder.out_buffer)[:length])
+
+    def store(self, miss: Miss, response: bytes) -> None:
+        """Remember a raw upstream answer, when it is one that may be (once per flight)."""
+        try:
+            answer = read(response)
+        except FormError:
+            return
+        if answer.truncated or answer.ttl <= 0:
+            return
+        ttl = max(self.min_ttl, min(answer.ttl, self.max_ttl))
+        if ttl <= 0:
+            return
+        bits = int(miss.do) | int(miss.cd) << 1
+        query = query_module.question(miss.sname, miss.qtype, miss.client)
+        query.seed_policy = query.seed_names = miss.table.seed_policy
+        query.hash()
+        if self.cache.store(miss.sname, query.hash_policy[0], miss.qtype, bits, miss.route, answer, self.now, ttl):
+            self.count(COUNT_CACHE_STORED)
+
+    def finish(self, miss: Miss, response: bytes | None, ede: int = EDE_OTHER, text: str = "") -> bytes:
+        """The client's answer from a raw upstream response; without one (or with a bad one) SERVFAIL and `ede`, `text`.
+
+        Decided by the table that was live when the question came.
+        """
+        v: Verdict = self.v
+        q: Query = self.stream_query
+        r: Responder = self.stream_responder
+        buf = memoryview(q.buf)
+        buf[: len(miss.packet)] = miss.packet
+        query_module.set_client(q, miss.client)
+        q.parse(0, len(miss.packet))
+        limit = _STREAM if miss.fd < 0 else r.size_limit(q)
+        v.reset()
+        v.stage, v.action, v.rule, v.listed, v.rule_action, v.allowed, v.owner, v.entry, v.label = miss.verdict
+        answer = None
+        if response is not None:
+            try:
+                answer = read(response)
+            except FormError as error:
+                text = f"the upstream's answer is malformed: {error}"
+        if answer is None:
+            length = r.fail(q, RCODE_SERVFAIL, ede, text.encode()[:200], 0, limit)
+        else:
+            r.set_revision(miss.revision.encode())
+            ttls = b"".join(place.to_bytes(2, "big") for place in answer.ttls)
+            pointers = b"".join(place.to_bytes(2, "big") for place in answer.pointers)
+            data = answer.body + ttls + pointers
+            size = len(answer.body)
+            length = r.relay(
+                miss.table, q, v, 0, limit, memoryview(data or b"\x00"), 0, size, answer.question, answer.rcode, answer.answers,
+                answer.authorities, answer.additionals, size, len(answer.ttls), size + len(ttls), len(answer.pointers), 0,
+            )  # fmt: skip
+            r.set_revision(self.revision.encode())
+        if r.rcode == RCODE_SERVFAIL:
+            self.count(COUNT_SERVFAIL)
+        elif r.rcode == RCODE_NXDOMAIN:
+            self.count(COUNT_NXDOMAIN)
+        if r.truncated:
+            self.count(COUNT_TRUNCATED)
+        self.record(q, r.rcode, 1 if miss.fd < 0 else 0, 0, max(0, self.mono_ms - miss.started_ms) * 1000)
+        return bytes(memoryview(r.out_buffer)[:length])
+
+    def send(self, miss: Miss, wire: bytes) -> None:
+        """Send a later answer over UDP, from the address that was asked."""
+        if wire and not self.socket_batch.reply(miss.fd, miss.peer, miss.control, wire):
+            self.count(COUNT_SEND_ERRORS)
