@@ -38,7 +38,7 @@ class Route(Protocol):
     name: str
     servers: tuple[tuple[str, int], ...]
     timeout_ms: int
-    recurse: bool
+    kind: str  # "forward", or what this version does not do
 
 
 class Answers(Protocol):
@@ -98,8 +98,9 @@ class Flights:
             self._overloaded(miss)
             return
         route = self._answers.route(miss.route)
-        if route.recurse:
-            self._reply(miss, Outcome(None, codes.EDE_OTHER, "recursion is not in this version; write a forward entry"))
+        if route.kind != "forward":
+            text = f"`{route.kind}` is not in this version; name upstream servers in the forward entry {route.name}"
+            self._reply(miss, Outcome(None, codes.EDE_OTHER, text))
             return
         question = forward(
             miss.sname, miss.qtype, miss.qclass, miss.do, miss.cd, route.servers, route.timeout_ms,

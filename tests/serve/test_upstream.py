@@ -199,7 +199,7 @@ class FakeRoute:
     servers: tuple[tuple[str, int], ...]
     name: str = "."
     timeout_ms: int = 1000
-    recurse: bool = False
+    kind: str = "forward"
 
 
 @dataclass
@@ -295,6 +295,6 @@ def test_a_dead_server_is_followed_by_a_live_one(bench: Bench) -> None:
 
 def test_recursion_is_refused_in_words(bench: Bench) -> None:
     """A route that would recurse says that this version does not."""
-    flights, _, sent = flights_on(bench, FakeRoute((), recurse=True))
+    flights, _, sent = flights_on(bench, FakeRoute((), kind="recurse"))
     flights.take(FakeMiss(names.from_text("a.test"), 1))
     assert b"not in this version" in sent[0]

@@ -1,0 +1,406 @@
+"""One worker's event loop: batches of questions, misses, TCP clients, table swaps, siblings' sockets.
+
+Forked by the supervisor with its sockets bound. It needs no file and no clock of its own making, and
+nobody else has to be alive for it to answer: agent and supervisor may be gone. The order at the top of
+each round is fixed: committed word, facts, clock, questions.
+"""
+
+import contextlib
+import dataclasses
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dnsd.contract.settings import Settings
+from dnsd.contract.table import TableError
+from dnsd.serve import batch, control
+from dnsd.serve.control import ControlError, Mapped, TableFiles
+from dnsd.serve.flights import Flights
+from dnsd.serve.listener import Sockets, leave
+from dnsd.serve.loop import Loop
+from dnsd.serve.shared import SERVING, SharedMemory
+from dnsd.serve.tcp import Connection, Connections
+from dnsd.serve.upstream import Upstream
+
+BATCH = 64  # what HotPath.batch receives at most
+ROUNDS = 8  # batches in a row from one socket before the others get their turn
+HEARTBEAT_MS = 500
+WITHOUT_TABLE_MS = 5000  # how long questions wait for the first table
+DRAIN_MS = 2000  # how long a leaving worker works on what has begun
+SILENT_MS = 5000  # a sibling without a heartbeat this long is dead, for orphans
+_MESSAGES = 16  # control messages a round
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """What the supervisor hands to a worker: everything is inherited, nothing is opened.
+
+    `events`: one eventfd per slot. `started_ms`: when the node started (monotonic). `parent`: the supervisor's pid.
+    """
+
+    slot: int
+    settings: Settings
+    shared: SharedMemory
+    sockets: Sequence[Sockets]
+    control: socket.socket
+    events: Sequence[int]
+    arena: Any
+    table: TableFiles | None
+    parent: int
+    started_ms: int
+    log: Any
+    hotpath: Callable[..., Any]
+
+
+def run(plan: WorkerPlan) -> int:
+    """Serve until SIGTERM; returns the exit code. The caller has reset signals and closed what is not ours."""
+    worker = Worker(plan)
+    try:
+        return worker.run()
+    finally:
+        worker.close()
+
+
+class Worker:
+    """The state of one worker process."""
+
+    def __init__(self, plan: WorkerPlan) -> None:
+        self._plan = plan
+        self._slot = plan.slot
+        self._shared = plan.shared
+        self._log = plan.log
+        self._loop = Loop()
+        self._counters = plan.shared.counters(plan.slot)
+        self._committed = plan.shared.committed
+        identity = socket.gethostname()
+        self._hotpath = plan.hotpath(plan.slot, self._counters, plan.shared.ring(plan.slot), plan.arena, identity)
+        limits = plan.settings.cache
+        self._hotpath.set_limits(int(limits.min_ttl_s), int(limits.max_ttl_s), plan.settings.resolver.edns_size)
+        self._upstream = Upstream(self._loop, self._counters, self._clock_ms)
+        self._flights = Flights(self._hotpath, self._upstream, self._counters, self._clock_ms, self._answer)
+        self._connections = Connections(self._loop, self._stream, self._counters, self._clock_ms)
+        self._serving = False
+        self._adopted: set[int] = set()
+        self._installed: Mapped | None = None
+        self._pending: Mapped | None = None
+        self._facts_version = 0
+        self._now_ms = 0
+        self._beat_ms = 0
+        self._leaving_ms = 0  # when SIGTERM came; 0 while we stay
+        self._orphan = False
+        self._term_read, self._term_write = socket.socketpair()
+
+    # --- life -------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """The loop."""
+        self._signals()
+        self._tick()
+        self._shared.beat(self._slot, self._now_ms)
+        self._loop.add(self._plan.control.fileno(), select.EPOLLIN, self._on_control)
+        self._loop.add(self._plan.events[self._slot], select.EPOLLIN, self._on_event)
+        self._loop.add(self._term_read.fileno(), select.EPOLLIN, self._on_term)
+        if self._plan.table is not None:
+            self._inherit(self._plan.table)
+        control.send(self._plan.control, {"op": "hello", "slot": self._slot, "pid": os.getpid()})
+        while True:
+            if not self._serving and not self._leaving_ms:
+                waited_ms = self._now_ms - self._plan.started_ms
+                if self._installed is not None or waited_ms >= WITHOUT_TABLE_MS:
+                    self._serve()
+            self._loop.run_once(self._wait_s(), self._tick)
+            self._timers()
+            if self._leaving_ms and self._drained():
+                return 0
+
+    def close(self) -> None:
+        """Give back what is ours."""
+        self._connections.close()
+        self._upstream.close()
+        self._loop.close()
+
+    def _signals(self) -> None:
+        for sock in (self._term_read, self._term_write):
+            sock.setblocking(False)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # a terminal sends them to all of us; the supervisor decides
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+        signal.set_wakeup_fd(self._term_write.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD))
+
+    def _on_term(self, fd: int, events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            if signal.SIGTERM in self._term_read.recv(64) and not self._leaving_ms:
+                self._leave()
+
+    def _wait_s(self) -> float:
+        if self._hotpath.misses:
+            return 0.0
+        due = self._beat_ms + HEARTBEAT_MS
+        for other in (self._upstream.next_ms(), self._connections.next_ms()):
+            if other is not None and other < due:
+                due = other
+        if self._leaving_ms:
+            due = min(due, self._now_ms + 20)
+        elif not self._serving:
+            due = min(due, self._plan.started_ms + WITHOUT_TABLE_MS)
+        # Rounded up: waking a moment early would turn the last millisecond into a busy loop.
+        return max(0, due - self._clock_ms() + 1) / 1000 if due > self._now_ms else 0.0
+
+    def _timers(self) -> None:
+        now_ms = self._now_ms = self._clock_ms()
+        self._upstream.expire(now_ms)
+        self._connections.expire(now_ms)
+        self._take_misses()
+        if now_ms - self._beat_ms >= HEARTBEAT_MS:
+            self._beat_ms = now_ms
+            self._shared.beat(self._slot, now_ms)
+            if os.getppid() != self._plan.parent:
+                self._without_supervisor(now_ms)
+
+    @staticmethod
+    def _clock_ms() -> int:
+        return time.monotonic_ns() // 1_000_000
+
+    # --- the top of each round --------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Committed word, facts, clock: in this order, before each batch."""
+        if self._pending is not None and batch.load(self._committed, 0) == self._pending.generation:
+            self._swap()
+        if self._shared.facts_version != self._facts_version:
+            self._read_facts()
+        self._now_ms = self._clock_ms()
+        self._hotpath.clock(self._now_ms, time.time_ns() // 1_000_000)
+
+    def _read_facts(self) -> None:
+        version = self._shared.facts_version
+        try:
+            self._hotpath.set_facts(self._shared.facts_read())
+        except (ValueError, RuntimeError) as error:
+            self._log.error("the facts cannot be used; the old ones stay", error=str(error))
+        self._facts_version = version
+
+    def _swap(self) -> None:
+        """Serve the prepared table from the next packet on."""
+        table, self._pending = self._pending, None
+        assert table is not None
+        if self._shared.facts_version != self._facts_version:
+            self._read_facts()  # they were written for this table too
+        try:
+            self._hotpath.install(table.policy, table.names, table.generation, table.revision)
+        except (TableError, ValueError) as error:
+            self._refuse(table.generation, error)
+            return
+        self._installed = table
+        digest = self._hotpath.digest
+        self._shared.install(self._slot, table.generation, bytes.fromhex(digest))
+        self._say("active", generation=table.generation, digest=digest)
+
+    def _inherit(self, files: TableFiles) -> None:
+        """Begin with the table that the supervisor keeps; the agent need not be alive."""
+        try:
+            self._pending = control.map_table(files, None)
+        except TableError as error:
+            self._log.error("the supervisor's table cannot be used", error=str(error))
+            return
+        self._swap()
+
+    # --- questions --------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        self._serving = True
+        self._watch(self._slot)
+        self._shared.serving(self._slot)
+        for slot, event in enumerate(self._plan.events):
+            if slot != self._slot:
+                self._wake(event)  # siblings let go of our sockets
+        self._siblings()
+
+    def _watch(self, slot: int) -> None:
+        # Several siblings may stand in for one slot: EPOLLEXCLUSIVE wakes one of them, not all.
+        events = select.EPOLLIN | (select.EPOLLEXCLUSIVE if slot != self._slot else 0)
+        sockets = self._plan.sockets[slot]
+        for sock in sockets.udp:
+            self._loop.add(sock.fileno(), events, self._on_udp)
+        for sock in sockets.tcp:
+            self._loop.add(sock.fileno(), events, lambda fd, ev, sock=sock: self._connections.accept(sock))
+
+    def _unwatch(self, slot: int) -> None:
+        for sock in (*self._plan.sockets[slot].udp, *self._plan.sockets[slot].tcp):
+            self._loop.remove(sock.fileno())
+
+    def _on_udp(self, fd: int, events: int) -> None:
+        hotpath = self._hotpath
+        for turn in range(ROUNDS):
+            if turn:
+                self._tick()
+            received = hotpath.batch(fd)
+            if hotpath.misses:
+                self._take_misses()
+            if received < BATCH:
+                return
+
+    def _stream(self, message: bytes, client: bytes, connection: Connection) -> bytes | None:
+        misses = self._hotpath.misses
+        before = len(misses)
+        answer: bytes | None = self._hotpath.stream(message, client)
+        if answer is None:
+            for miss in misses[before:]:
+                miss.token = connection
+        return answer
+
+    def _take_misses(self) -> None:
+        misses = self._hotpath.misses
+        if misses:
+            taken = list(misses)
+            misses.clear()
+            for miss in taken:
+                self._flights.take(miss)
+
+    def _answer(self, miss: Any, wire: bytes) -> None:
+        if miss.fd >= 0:
+            if wire:
+                self._hotpath.send(miss, wire)
+        else:
+            self._connections.respond(miss.token, wire)
+
+    # --- agent ------------------------------------------------------------------------------------
+
+    def _on_control(self, fd: int, events: int) -> None:
+        for _ in range(_MESSAGES):
+            try:
+                received = control.receive(self._plan.control)
+            except ControlError as error:
+                self._log.error(str(error))
+                continue
+            except (EOFError, OSError):
+                self._loop.remove(fd)  # agent and supervisor are both gone; we serve on
+                return
+            if received is None:
+                return
+            self._message(*received)
+
+    def _message(self, message: dict[str, Any], fds: list[int]) -> None:
+        op = message["op"]
+        if op == "prepare":
+            try:
+                files = control.table_files(message, fds)
+            except ControlError as error:
+                generation = message.get("generation")
+                self._refuse(generation if isinstance(generation, int) else 0, error)
+                return
+            self._prepare(files)
+            return
+        for unexpected in fds:
+            os.close(unexpected)
+        if op == "abort" and self._pending is not None and self._pending.generation == message.get("generation"):
+            self._pending = None
+        # `commit` and `facts` only wake us: the words in shared memory are what counts, and each round reads them.
+        self._tick()
+
+    def _prepare(self, files: TableFiles) -> None:
+        served = self._installed
+        try:
+            table = control.map_table(files, served)
+        except TableError as error:
+            self._refuse(files.generation, error)
+            return
+        finally:
+            files.close()
+        self._say("ready", generation=table.generation, digest=table.digest)
+        if served is not None and (served.generation, served.digest) == (table.generation, table.digest):
+            self._say("active", generation=served.generation, digest=served.digest)  # an agent that came back asks
+            return
+        self._pending = table
+        self._tick()
+
+    def _refuse(self, generation: int, error: Exception) -> None:
+        self._log.error("a table is refused", generation=generation, error=str(error))
+        self._say("nack", generation=generation, errors=[str(error)])
+
+    def _say(self, op: str, **values: Any) -> None:
+        control.send(self._plan.control, {"op": op, "slot": self._slot, "pid": os.getpid(), **values})
+
+    # --- siblings and the supervisor --------------------------------------------------------------
+
+    def _on_event(self, fd: int, events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(fd)
+        self._siblings()
+
+    def _siblings(self) -> None:
+        """Read the sockets of every slot that nobody serves, and let go of those that somebody serves again."""
+        if not self._serving or self._leaving_ms:
+            return
+        for slot in range(self._shared.slots):
+            if slot == self._slot:
+                continue
+            alive = self._shared.state(slot) == SERVING and not (self._orphan and self._is_gone(slot))
+            if alive and slot in self._adopted:
+                self._adopted.discard(slot)
+                self._unwatch(slot)
+            elif not alive and slot not in self._adopted:
+                self._adopted.add(slot)
+                self._watch(slot)
+
+    def _is_gone(self, slot: int) -> bool:
+        _, pid, _, beat_ms = self._shared.slot_state(slot)
+        if self._now_ms - beat_ms > SILENT_MS:
+            return True
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+    def _without_supervisor(self, now_ms: int) -> None:
+        """The supervisor is dead: nobody tells us about siblings any more, so we look ourselves."""
+        if not self._orphan:
+            self._orphan = True
+            self._log.warning("the supervisor is gone; serving on until another one takes over")
+        self._siblings()
+
+    @staticmethod
+    def _wake(event: int) -> None:
+        with contextlib.suppress(OSError):
+            os.eventfd_write(event, 1)
+
+    # --- leaving ----------------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        """SIGTERM: take no new connections, finish what has begun.
+
+        An orphan's sockets die with the orphans, so they leave their group first and are read until they are
+        empty; otherwise the supervisor holds them for our replacement and nothing is lost.
+        """
+        self._leaving_ms = self._clock_ms()
+        self._orphan = os.getppid() != self._plan.parent
+        if not self._orphan:
+            self._shared.draining(self._slot)
+            for slot in (self._slot, *self._adopted):
+                self._unwatch(slot)
+            return
+        for slot in (self._slot, *self._adopted):
+            for sock in self._plan.sockets[slot].udp:
+                leave(sock)
+            for sock in self._plan.sockets[slot].tcp:
+                self._connections.accept(sock)
+                self._loop.remove(sock.fileno())
+                sock.close()
+
+    def _drained(self) -> bool:
+        waited_ms = self._now_ms - self._leaving_ms
+        if waited_ms >= DRAIN_MS:
+            self._flights.abandon("the server is stopping")
+            return True
+        if len(self._flights) or self._connections.busy:
+            return False
+        # An orphan goes on reading for a moment: packets that were on their way when it left the group.
+        return not self._orphan or waited_ms >= 100
