@@ -37,7 +37,8 @@ def command(form: str, config: str | None) -> None:
     try:
         settings = node.read(config)
     except node.NodeError as error:
-        findings.append(machine.Finding("problem", "Settings", str(error), "correct it; the rest is about the defaults"))
+        remedy = "correct it; the rest is about the defaults"
+        findings.append(machine.Finding("problem", "Settings", str(error), remedy))
         settings = node_settings.load(None, os.getcwd(), {})
     else:
         path = config or os.environ.get(node.VARIABLE)
