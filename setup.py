@@ -103,7 +103,7 @@ class BuildExtensions(build_ext):
 
 
 class BuildPython(build_py):
-    """Copy schemas/ and rules.d/ to controller/_data/ of the built package (an editable install reads them in place)."""
+    """Copy schemas/ and rules.d/ to controller/_data/ of the built package (an editable install reads them here)."""
 
     def run(self) -> None:
         """Build as usual, then copy."""

@@ -21,5 +21,5 @@ def path(*parts: str) -> pathlib.Path:
     """The path of a file or folder, as in `path("schemas", "rules.schema.json")`; raises FileNotFoundError."""
     found = root().joinpath(*parts)
     if not found.exists():
-        raise FileNotFoundError(f"{'/'.join(parts)} is missing from this installation (looked in {root()}); install again")
+        raise FileNotFoundError(f"{'/'.join(parts)} is missing from {root()}; install nexoraldns again")
     return found

@@ -109,12 +109,11 @@ def test_resources_are_found_in_a_checkout() -> None:
 def test_every_compiled_module_is_listed_for_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """A .pxd beside a .py makes a compiled module, the pure enumerations do not."""
     pxds = {path.with_suffix(".py") for path in (ROOT / "dnsd").rglob("*.pxd") if path.stem not in ("codes", "layout")}
-    listed = subprocess.run(
-        [sys.executable, "-c", "import setuptools; setuptools.setup = lambda **k: None; import runpy;"
-         "m = runpy.run_path('setup.py'); print('\\n'.join(map(str, m['sources']())))"],
-        cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ | {"NEXORALDNS_NO_COMPILE": "1",
-        "NEXORALDNS_REQUIRE_COMPILED": ""},
-    ).stdout.split()  # fmt: skip
+    script = ("import runpy, setuptools; setuptools.setup = lambda **k: None; "
+              "print(*runpy.run_path('setup.py')['sources'](), sep='\\n')")  # fmt: skip
+    environ = os.environ | {"NEXORALDNS_NO_COMPILE": "1", "NEXORALDNS_REQUIRE_COMPILED": ""}
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
+    listed = ran.stdout.split()
     assert {str(path.relative_to(ROOT)) for path in pxds if path.is_file()} <= set(listed)
     assert not {name for name in listed if name.endswith(("codes.py", "layout.py"))}
 

@@ -66,10 +66,11 @@ def repository(tmp_path: pathlib.Path) -> Repository:
     binaries = tmp_path / "bin"
     binaries.mkdir()
     (binaries / "python").symlink_to(sys.executable)
-    command = f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; from controller.cli import main; sys.exit(main())" "$@"\n'
-    (binaries / "nexoraldns").write_text(command)
+    program = "import sys; from controller.cli import main; sys.exit(main())"
+    (binaries / "nexoraldns").write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{program}" "$@"\n')
     (binaries / "nexoraldns").chmod(0o755)
-    environ = {key: value for key, value in os.environ.items() if not key.startswith(("NEXORALDNS_", "GIT_", "GITHUB_"))}
+    foreign = ("NEXORALDNS_", "GIT_", "GITHUB_")
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     environ |= {
         "PATH": f"{binaries}:{environ['PATH']}", "PYTHONPATH": str(ROOT), "PIP_NO_INDEX": "1", "HOME": str(tmp_path),
         "GIT_AUTHOR_NAME": "Anna", "GIT_AUTHOR_EMAIL": "anna@example.com", "GIT_COMMITTER_NAME": "Anna",
