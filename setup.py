@@ -110,8 +110,9 @@ class BuildPython(build_py):
         super().run()
         if not getattr(self, "editable_mode", False):
             for name in DATA:
-                shutil.copytree(ROOT / name, pathlib.Path(self.build_lib) / "controller" / "_data" / name,
-                                dirs_exist_ok=True)  # fmt: skip
+                shutil.copytree(
+                    ROOT / name, pathlib.Path(self.build_lib) / "controller" / "_data" / name, dirs_exist_ok=True
+                )
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtensions, "build_py": BuildPython})

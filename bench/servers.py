@@ -41,9 +41,11 @@ class Server:
 def upstream(folder: pathlib.Path, data: Data) -> list[str]:
     """Knot, authoritative for bench.test: what the cached answers came from."""
     records = "".join(f"{name}. 86400 A {address}\n" for name, address in data.cached.items())
-    (folder / "bench.test.zone").write_text(f"bench.test. 3600 SOA ns.bench.test. h.bench.test. 1 3600 600 86400 300\n"
-                                            f"bench.test. 3600 NS ns.bench.test.\nns.bench.test. 3600 A 127.0.0.1\n"
-                                            f"{records}")  # fmt: skip
+    (folder / "bench.test.zone").write_text(
+        f"bench.test. 3600 SOA ns.bench.test. h.bench.test. 1 3600 600 86400 300\n"
+        f"bench.test. 3600 NS ns.bench.test.\nns.bench.test. 3600 A 127.0.0.1\n"
+        f"{records}"
+    )
     (folder / "knot.conf").write_text(f"""
 server:
     listen: 127.0.0.1@{UPSTREAM_PORT}
@@ -96,11 +98,18 @@ zones:
 {zone}forward:
   .: 127.0.0.1:{UPSTREAM_PORT}
 """)
-    (folder / "node.yaml").write_text(json.dumps({
-        "listen": ["127.0.0.1:15302"], "workers": 1, "source": {"directory": str(rules)},
-        "broker": {"listen": "127.0.0.1:15312", "connect": "127.0.0.1:15312"},
-        "status": {"listen": "127.0.0.1:15322"}, "state": str(folder / "state"),
-    }))  # fmt: skip
+    (folder / "node.yaml").write_text(
+        json.dumps(
+            {
+                "listen": ["127.0.0.1:15302"],
+                "workers": 1,
+                "source": {"directory": str(rules)},
+                "broker": {"listen": "127.0.0.1:15312", "connect": "127.0.0.1:15312"},
+                "status": {"listen": "127.0.0.1:15322"},
+                "state": str(folder / "state"),
+            }
+        )
+    )
     return [sys.executable, "-m", "controller", "run", "--config", str(folder / "node.yaml")]
 
 
@@ -166,7 +175,7 @@ end))
     return [_command("dnsdist"), "--supervised", "--disable-syslog", "-C", str(folder / "dnsdist.conf")]
 
 
-# dnsdist has no local records: a table of a thousand spoofed names is a Lua function there, which is what its users write.
+# dnsdist has no local records: a thousand spoofed names are a Lua function there, which is what its users write.
 SERVERS = (
     Server("echo", 15301, _echo, ("blocked", "local", "cached")),
     Server("nexoraldns", 15302, _ours),

@@ -36,8 +36,9 @@ def _pinned(lock: str) -> dict[str, str]:
 
 def _copy(target: pathlib.Path) -> pathlib.Path:
     """The project's tracked kind of files, without what was built in the tree."""
-    ignore = shutil.ignore_patterns("*.so", "__pycache__", "*.c", ".git", ".venv", "build", "*.egg-info", ".nexoraldns",
-                                    ".*_cache", "out", "tests")  # fmt: skip
+    ignore = shutil.ignore_patterns(
+        "*.so", "__pycache__", "*.c", ".git", ".venv", "build", "*.egg-info", ".nexoraldns", ".*_cache", "out", "tests"
+    )
     shutil.copytree(ROOT, target, ignore=ignore)
     return target
 
@@ -47,10 +48,24 @@ def _wheel(project: pathlib.Path, **environment: str) -> tuple[subprocess.Comple
     out = project / "dist"
     environ = {key: value for key, value in os.environ.items() if not key.startswith("NEXORALDNS_")}
     ran = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-v", "--no-index", "--no-deps", "--no-build-isolation", "-w", str(out),
-         str(project)],
-        env=environ | environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-v",
+            "--no-index",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(out),
+            str(project),
+        ],
+        env=environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     wheels = list(out.glob("*.whl")) if out.is_dir() else []
     return ran, zipfile.ZipFile(wheels[0]).namelist() if wheels else []
 
@@ -109,10 +124,14 @@ def test_resources_are_found_in_a_checkout() -> None:
 def test_every_compiled_module_is_listed_for_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """A .pxd beside a .py makes a compiled module, the pure enumerations do not."""
     pxds = {path.with_suffix(".py") for path in (ROOT / "dnsd").rglob("*.pxd") if path.stem not in ("codes", "layout")}
-    script = ("import runpy, setuptools; setuptools.setup = lambda **k: None; "
-              "print(*runpy.run_path('setup.py')['sources'](), sep='\\n')")  # fmt: skip
+    script = (
+        "import runpy, setuptools; setuptools.setup = lambda **k: None; "
+        "print(*runpy.run_path('setup.py')['sources'](), sep='\\n')"
+    )
     environ = os.environ | {"NEXORALDNS_NO_COMPILE": "1", "NEXORALDNS_REQUIRE_COMPILED": ""}
-    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+    )
     listed = ran.stdout.split()
     assert {str(path.relative_to(ROOT)) for path in pxds if path.is_file()} <= set(listed)
     assert not {name for name in listed if name.endswith(("codes.py", "layout.py"))}

@@ -36,8 +36,12 @@ def test_explain_shows_who_lost_and_why() -> None:
     """For a desk, ads.example is blocked by `trackers`; `ads` is shown as a loser with the step at which it lost."""
     ran = _nexoraldns("explain", "ads.example", "--client", "10.0.10.21", "--type", "A", "rules.d")
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    lines = {name: line for line in ran.stdout.splitlines() for name in ("trackers", "ads", "marketing-sees-ads")
-             if re.search(rf"\s{name}\s", line)}  # fmt: skip
+    lines = {
+        name: line
+        for line in ran.stdout.splitlines()
+        for name in ("trackers", "ads", "marketing-sees-ads")
+        if re.search(rf"\s{name}\s", line)
+    }
     assert set(lines) == {"trackers", "ads", "marketing-sees-ads"}, ran.stdout
     assert "rules.d/presets/ads.yaml:" in lines["ads"]
 

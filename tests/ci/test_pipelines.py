@@ -35,8 +35,9 @@ class Repository:
 
     def git(self, *words: str) -> str:
         """Run git here; returns what it printed."""
-        ran = subprocess.run(["git", *words], cwd=self.folder, env=self.environ, capture_output=True, text=True,
-                             check=True)  # fmt: skip
+        ran = subprocess.run(
+            ["git", *words], cwd=self.folder, env=self.environ, capture_output=True, text=True, check=True
+        )
         return ran.stdout.strip()
 
     def edit(self, change: tuple[str, str, str]) -> int:
@@ -55,9 +56,15 @@ class Repository:
 
     def shell(self, script: str, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a script as a runner's bash does."""
-        return subprocess.run(["bash", "--noprofile", "--norc", *options, "-c", script], cwd=self.folder,
-                              env=self.environ | environ, capture_output=True, text=True, check=False,
-                              stdin=subprocess.DEVNULL)  # fmt: skip
+        return subprocess.run(
+            ["bash", "--noprofile", "--norc", *options, "-c", script],
+            cwd=self.folder,
+            env=self.environ | environ,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
 
 
 @pytest.fixture
@@ -72,10 +79,17 @@ def repository(tmp_path: pathlib.Path) -> Repository:
     foreign = ("NEXORALDNS_", "GIT_", "GITHUB_")
     environ = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     environ |= {
-        "PATH": f"{binaries}:{environ['PATH']}", "PYTHONPATH": str(ROOT), "PIP_NO_INDEX": "1", "HOME": str(tmp_path),
-        "GIT_AUTHOR_NAME": "Anna", "GIT_AUTHOR_EMAIL": "anna@example.com", "GIT_COMMITTER_NAME": "Anna",
-        "GIT_COMMITTER_EMAIL": "anna@example.com", "GIT_CONFIG_GLOBAL": "/dev/null", "NO_COLOR": "1",
-    }  # fmt: skip
+        "PATH": f"{binaries}:{environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "PIP_NO_INDEX": "1",
+        "HOME": str(tmp_path),
+        "GIT_AUTHOR_NAME": "Anna",
+        "GIT_AUTHOR_EMAIL": "anna@example.com",
+        "GIT_COMMITTER_NAME": "Anna",
+        "GIT_COMMITTER_EMAIL": "anna@example.com",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "NO_COLOR": "1",
+    }
     folder = tmp_path / "rules"
     shutil.copytree(ROOT / "rules.d", folder / "rules.d")
     for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "the office"]):
@@ -104,8 +118,10 @@ def _github(repository: Repository, event: str = "pull_request") -> tuple[dict[s
             assert step["if"] == "github.event_name == 'pull_request'"
             if event != "pull_request":
                 continue
-        own = {key: value.replace("${{ github.event.pull_request.base.sha }}", repository.base)
-               for key, value in step.get("env", {}).items()}  # fmt: skip
+        own = {
+            key: value.replace("${{ github.event.pull_request.base.sha }}", repository.base)
+            for key, value in step.get("env", {}).items()
+        }
         assert "${{" not in json.dumps(own) + step["run"], "an expression that this test does not fill in"
         if step["name"] == "install":
             assert step["run"] == 'python -m pip install --quiet "$NEXORALDNS"'
