@@ -1,9 +1,11 @@
+cimport cython
 from dnsd.contract.codes cimport *
 from dnsd.contract.layout cimport *
 from dnsd.contract.query cimport Query
 from dnsd.contract.table cimport Table
 from dnsd.contract.verdict cimport Verdict
 
+@cython.final
 cdef class Responder:
     cdef unsigned char[::1] out
     cdef public object out_buffer

@@ -1,6 +1,8 @@
+cimport cython
 from dnsd.contract.codes cimport *
 from dnsd.contract.query cimport Query
 
+@cython.final
 cdef class FactsView:
     cdef const unsigned char[::1] data
     cdef const unsigned int[::1] words

@@ -1,5 +1,8 @@
+cimport cython
+
 from dnsd.contract.codes cimport *
 
+@cython.final
 cdef class Query:
     cdef public unsigned char[::1] buf
     cdef public unsigned char[::1] name

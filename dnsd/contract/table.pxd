@@ -1,7 +1,9 @@
+cimport cython
 from dnsd.contract.codes cimport *
 from dnsd.contract.layout cimport *
 from dnsd.contract.query cimport Query
 
+@cython.final
 cdef class Table:
     cdef const unsigned char[::1] policy
     cdef const unsigned int[::1] words

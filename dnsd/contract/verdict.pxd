@@ -1,9 +1,11 @@
+cimport cython
 from dnsd.contract.codes cimport *
 from dnsd.contract.layout cimport *
 from dnsd.contract.query cimport Query
 from dnsd.contract.table cimport Table
 from dnsd.contract.factsview cimport FactsView
 
+@cython.final
 cdef class Verdict:
     cdef public int stage
     cdef public int action
@@ -26,12 +28,14 @@ cdef class Verdict:
     cdef public int special
     cdef public int special_label
 
+@cython.final
 cdef class Match:
     cdef public unsigned long long key
     cdef public int candidate
     cdef public int label
     cdef public int exception_below
 
+@cython.final
 cdef class Chain:
     cdef public Match any
     cdef public Match written

@@ -58,7 +58,7 @@ class FactsKeeper:
         """The tables whose gates count. Raises FactsError, nothing changed, when they cannot be computed here."""
         before, self._tables = self._tables, (committed, prepared)
         try:
-            self._write()
+            self._come_back(self._write())
         except FactsError:
             self._tables = before
             raise
@@ -70,10 +70,11 @@ class FactsKeeper:
             delay = self._write()
         except FactsError:
             pass  # the time zones have gone; what was computed last stays in force
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_later(delay, self.refresh)
+        self._come_back(delay)
+
+    def _come_back(self, delay_s: float) -> None:
+        self.stop()
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self.refresh)
 
     def _write(self) -> float:
         """Write the facts if they are new; returns the seconds until they must be looked at again."""
