@@ -1,6 +1,8 @@
+cimport cython
 from dnsd.contract.codes cimport *
 from dnsd.contract.query cimport Query
 
+@cython.final
 cdef class Cache:
     cdef unsigned char[::1] arena
     cdef unsigned int[::1] words

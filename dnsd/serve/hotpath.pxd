@@ -1,3 +1,4 @@
+cimport cython
 from dnsd.contract.codes cimport *
 from dnsd.contract.query cimport Query
 from dnsd.contract.table cimport Table
@@ -6,6 +7,7 @@ from dnsd.contract.verdict cimport Chain, Verdict
 from dnsd.contract.answer cimport Responder
 from dnsd.resolve.cache cimport Cache
 
+@cython.final
 cdef class HotPath:
     cdef public Table table
     cdef public FactsView view
