@@ -12,11 +12,11 @@ import dataclasses
 import errno
 import ipaddress
 import os
-import pwd
 import socket
 
 from dnsd.contract.settings import split_listen
 from dnsd.serve import portholder
+from dnsd.serve.privileges import user_name
 
 # Linux numbers that Python 3.11 does not name.
 IP_PKTINFO = 8
@@ -239,7 +239,7 @@ def _explain(where: Place, transport: str, error: OSError) -> ListenError:
     if error.errno == errno.EADDRINUSE:
         return ListenError(_in_use(where, transport))
     if error.errno in (errno.EACCES, errno.EPERM) and where.port < (start := unprivileged_port_start()):
-        user = _user()
+        user = user_name(os.geteuid())
         return ListenError(
             f"user {user} may not listen on {text}: ports below {start} need CAP_NET_BIND_SERVICE; start as root with "
             f"`user:` set, or use systemd's AmbientCapabilities=CAP_NET_BIND_SERVICE, "
@@ -275,9 +275,3 @@ def _in_use(where: Place, transport: str) -> str:
 def _resolved_runs() -> bool:
     return os.path.exists("/run/systemd/resolve/stub-resolv.conf")
 
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())

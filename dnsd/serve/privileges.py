@@ -39,7 +39,7 @@ def become(user: str | None, bind_low_ports: bool, state: str) -> None:
     if entry is not None and os.geteuid() != entry.pw_uid:
         if os.geteuid() != 0:
             raise PrivilegeError(
-                f"only root can become user {user!r} and this is {_name(os.geteuid())!r}; "
+                f"only root can become user {user!r} and this is {user_name(os.geteuid())!r}; "
                 f"start dnsd as root or as {user!r}, or remove `user`"
             )
         _prctl(_PR_SET_KEEPCAPS, 1 if bind_low_ports else 0)
@@ -50,7 +50,7 @@ def become(user: str | None, bind_low_ports: bool, state: str) -> None:
         os.environ["HOME"] = entry.pw_dir
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     if not os.access(state, os.W_OK | os.X_OK):
-        who = _name(os.geteuid())
+        who = user_name(os.geteuid())
         raise PrivilegeError(f"user {who!r} cannot write to {state}; run `chown -R {who} {state}` or change `state`")
 
 
@@ -94,7 +94,8 @@ def _prctl(option: int, value: int) -> None:
     _libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
 
 
-def _name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """The name of a user, or the number where it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ HEARTBEAT_MS = 500
 WITHOUT_TABLE_MS = 5000  # how long questions wait for the first table
 DRAIN_MS = 2000  # how long a leaving worker works on what has begun
 SILENT_MS = 5000  # a sibling without a heartbeat this long is dead, for orphans
+FAULTS = 50  # between two heartbeats; a worker with more is replaced
 _MESSAGES = 16  # control messages a round
 
 
@@ -92,6 +94,7 @@ class Worker:
         self._beat_ms = 0
         self._leaving_ms = 0  # when SIGTERM came; 0 while we stay
         self._orphan = False
+        self._faults = 0  # since the last heartbeat
         self._term_read, self._term_write = socket.socketpair()
 
     # --- life -------------------------------------------------------------------------------------
@@ -112,10 +115,21 @@ class Worker:
                 waited_ms = self._now_ms - self._plan.started_ms
                 if self._installed is not None or waited_ms >= WITHOUT_TABLE_MS:
                     self._serve()
-            self._loop.run_once(self._wait_s(), self._tick)
-            self._timers()
+            self._round()
             if self._leaving_ms and self._drained():
                 return 0
+
+    def _round(self) -> None:
+        """Wait, do what is ready, then what is due. A fault of ours costs one packet, not all clients of a slot."""
+        try:
+            self._loop.run_once(self._wait_s(), self._tick)
+            self._timers()
+        except Exception as error:  # noqa: BLE001
+            self._faults += 1
+            if self._faults > FAULTS:
+                raise
+            where = traceback.format_exc(limit=-3)
+            self._log.error("a fault in the worker; it goes on", error=repr(error), where=where)
 
     def close(self) -> None:
         """Give back what is ours."""
@@ -158,6 +172,7 @@ class Worker:
         self._take_misses()
         if now_ms - self._beat_ms >= HEARTBEAT_MS:
             self._beat_ms = now_ms
+            self._faults = 0
             self._shared.beat(self._slot, now_ms)
             if os.getppid() != self._plan.parent:
                 self._without_supervisor(now_ms)
@@ -386,6 +401,9 @@ class Worker:
             self._shared.draining(self._slot)
             for slot in (self._slot, *self._adopted):
                 self._unwatch(slot)
+            for slot, event in enumerate(self._plan.events):
+                if slot != self._slot:
+                    self._wake(event)  # siblings read our sockets until the replacement does
             return
         for slot in (self._slot, *self._adopted):
             for sock in self._plan.sockets[slot].udp:

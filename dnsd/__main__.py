@@ -1,0 +1,89 @@
+"""`python -m dnsd`: the name server without the controller.
+
+Reads the settings file, hands over to the supervisor, and says in one sentence what is wrong when it
+cannot. Exit codes: 0 stopped by a signal, 2 could not run. `python -m dnsd dissect …` is another program.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dnsd import __version__
+from dnsd.contract.settings import Settings, SettingsError, load
+from dnsd.serve import log
+
+
+class ConfigError(Exception):
+    """A settings file that cannot be used; one problem a line."""
+
+
+def read_settings(path: str | None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The node's settings from a file (None: only defaults and environment); raises ConfigError with all problems."""
+    document: Any = None
+    if path is not None:
+        import yaml
+
+        try:
+            with open(path, encoding="utf-8") as file:
+                document = yaml.safe_load(file)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path}: is not UTF-8 text") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+        if document is not None and not isinstance(document, dict):
+            raise ConfigError(f"{path}: the settings are a mapping, for example `listen: [\"127.0.0.1:5335\"]`")
+    base = os.getcwd() if path is None else os.path.dirname(os.path.abspath(path))
+    try:
+        return load(document, base, environ)
+    except SettingsError as error:
+        where = path or "settings"
+        raise ConfigError("\n".join(f"{where}: {key + ': ' if key else ''}{text}" for key, text in error.problems)) from None
+
+
+def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int:
+    """Be a node until SIGTERM; returns the exit code. `reload` reads the settings again on SIGHUP."""
+    # Everything is imported here, before the fork: children share the pages.
+    from dnsd.serve import agent, supervisor
+    from dnsd.serve.batch import COMPILED
+    from dnsd.serve.hotpath import HotPath
+
+    log.setup()
+    logger = log.logger("supervisor")
+    if not COMPILED:
+        logger.warning("no compiled modules: answers are right, but many times slower; run `pip install .` with a C compiler")
+    programs = supervisor.Programs(agent=agent.run, inherited=agent.Inherited, hotpath=HotPath)
+    try:
+        return supervisor.Supervisor(settings, programs, logger, reload).run()
+    except supervisor.CannotRun as error:
+        return log.refuse(str(error))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line of `python -m dnsd`."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["dissect"]:
+        from dnsd import dissect
+
+        return dissect.main(arguments[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m dnsd",
+        description="The DNS server of NexoralDNS. It serves the last good table, with or without a controller.",
+        epilog="example: python -m dnsd --config /etc/nexoraldns.yaml",
+    )
+    parser.add_argument("--config", metavar="FILE", help="settings of the node; NEXORALDNS_CONFIG is read otherwise")
+    parser.add_argument("--version", action="version", version=f"NexoralDNS {__version__}")
+    options = parser.parse_args(arguments)
+    path = options.config or os.environ.get("NEXORALDNS_CONFIG") or None
+    try:
+        settings = read_settings(path)
+    except ConfigError as error:
+        return log.refuse(str(error))
+    return run(settings, lambda: read_settings(path))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
