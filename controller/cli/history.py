@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Literal
 
 import click
 
@@ -36,8 +35,7 @@ def command(count: int, with_text: bool, form: str, config: str | None) -> None:
         return
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("SEEN", "REVISION", "STATE", "TOOK", "BY", "SUBJECT"):
-        overflow: Literal["ellipsis", "fold"] = "ellipsis" if title == "SUBJECT" else "fold"
-        table.add_column(title, overflow=overflow, no_wrap=title in ("SEEN", "TOOK"))
+        table.add_column(title, overflow="ellipsis", no_wrap=True)
     for row in rows:
         state = row["state"]
         more = f" ({row['errors']} error{'s' * (row['errors'] != 1)})" if state == "refused" and row["errors"] else ""
@@ -51,7 +49,7 @@ def command(count: int, with_text: bool, form: str, config: str | None) -> None:
             console.print(escape(row["text"].rstrip()) + "\n", soft_wrap=True)
             fresh = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
             for _ in table.columns:
-                fresh.add_column()
+                fresh.add_column(overflow="ellipsis", no_wrap=True)
             table = fresh
     if table.row_count:
         console.print(table)

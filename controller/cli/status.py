@@ -93,13 +93,18 @@ def show(snapshot: Mapping[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from controller import clock
+
     console = Console(highlight=False)
     active, newest = snapshot.get("active"), snapshot.get("newest")
     if active:
         console.print(f"[green]●[/] {_row(active)}")
-        warnings = f", {active['warnings']} warnings" if active.get("warnings") else ""
+        count = active.get("warnings", 0)
+        warnings = f", {count} warning{'s' * (count != 1)}" if count else ""
+        since = clock.parse(active["since"])
+        at = since.astimezone().strftime(" since %H:%M") if since is not None else ""
         console.print(
-            f"  active since {age(active['since'])}, generation {active['generation']}, "
+            f"  active{at} ({age(active['since'])}), generation {active['generation']}, "
             f"table {active['digest'][:12]}{warnings}"
         )
     else:
