@@ -1,0 +1,375 @@
+"""Checks over a whole rule set: contradictions, circles, what can never be reached, and lint.
+
+Pure: today's date is an argument, and only lint looks at it. Nothing in a list's content is ever an error here,
+because a list changes without a commit.
+"""
+
+from __future__ import annotations
+
+import bisect
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
+
+from controller import lists
+from controller.diagnostics import Diagnostic, found, in_order, plural
+from controller.ruleset import (
+    BELOW,
+    EVERY,
+    EXACT,
+    LIST,
+    SELF_AND_BELOW,
+    Pattern,
+    Record,
+    Rule,
+    RuleSet,
+    RuleTest,
+    Where,
+    Zone,
+)
+from dnsd.contract import codes, names
+
+EXPIRES_SOON_DAYS = 14
+_WORDS = {codes.RULE_BLOCK: "blocks", codes.RULE_ALLOW: "allows", codes.RULE_REDIRECT: "redirects"}
+_RANK = {codes.RULE_ALLOW: 0, codes.RULE_REDIRECT: 1, codes.RULE_BLOCK: 2}  # step (6) of the precedence
+
+
+def check(
+    ruleset: RuleSet, today: datetime.date | None = None, tests: Sequence[RuleTest] = ()
+) -> list[Diagnostic]:
+    """All findings about a rule set, in order of place. Without `today` nothing is said about expiry."""
+    enabled = [rule for rule in ruleset.rules.values() if rule.enabled]
+    out: list[Diagnostic] = []
+    tied = set()
+    for finding, pair in _ties(ruleset, enabled):
+        out.append(finding)
+        tied.add(pair)
+    for zone in ruleset.zones.values():
+        out += _aliases(zone)
+    out += _circles(ruleset)
+    out += _forwards(ruleset, enabled)
+    out += _twice(ruleset)
+    out += _shadowed(enabled, tied)
+    out += _unused(ruleset, tests)
+    out += _empty(ruleset)
+    out += _own_names(ruleset, enabled)
+    out += _targets(ruleset, enabled)
+    if today is not None:
+        out += _expiry(enabled, today)
+    return in_order(out)
+
+
+# --- contradictions ---------------------------------------------------------------------------------------------------
+
+
+def _answer(ruleset: RuleSet, rule: Rule, index: int) -> tuple[object, ...]:
+    """What a client gets from one pattern of a rule, apart from the TTL."""
+    if rule.action == codes.RULE_BLOCK:
+        reply = rule.reply or ruleset.defaults.reply
+        return reply.code, reply.addresses
+    if rule.action == codes.RULE_REDIRECT:
+        target = rule.redirections[index]
+        return target.addresses, target.name
+    return ()
+
+
+def _ties(ruleset: RuleSet, rules: Iterable[Rule]) -> Iterator[tuple[Diagnostic, tuple[str, str]]]:
+    """Rules that only step (7), their names, tells apart, with different answers.
+
+    An error when they meet over the same written domain and `when` and `except` are equal or absent in one;
+    lint otherwise, and always for lists.
+    """
+    seen: dict[tuple[object, ...], list[tuple[Rule, int]]] = {}
+    for rule in sorted(rules, key=lambda r: r.where):
+        for index, pattern in enumerate(rule.patterns):
+            # At one name `x` equals `*.x`, and `=x` stands by itself.
+            kind = EXACT if pattern.kind == EXACT else BELOW if pattern.kind == SELF_AND_BELOW else pattern.kind
+            place = (rule.priority, rule.action, rule.applies, rule.qtypes, kind, pattern.name, pattern.value)
+            for other, other_index in seen.get(place, ()):
+                if other.name == rule.name:
+                    continue
+                if _answer(ruleset, other, other_index) == _answer(ruleset, rule, index):
+                    continue
+                yield _tie(other, other_index, rule, index), (min(other.name, rule.name), max(other.name, rule.name))
+            seen.setdefault(place, []).append((rule, index))
+
+
+def _tie(first: Rule, first_index: int, second: Rule, index: int) -> Diagnostic:
+    pattern = second.patterns[index]
+    met = _equal_or_absent(first.schedule or "", second.schedule or "") and _equal_or_absent(first.exempts, second.exempts)
+    related = [(first.patterns[first_index].where, f"rule {first.name!r} says otherwise")]
+    words = f"rules {first.name!r} and {second.name!r} give different answers for {pattern.text!r} to the same clients"
+    if met and pattern.kind != LIST:
+        return found("E026", words, pattern.where, "give one of them a higher priority, or delete one", related)
+    winner = min(first.name, second.name)
+    help = f"{winner!r} wins because its name sorts first; give one of them a higher priority"
+    return found("W108", words, pattern.where, help, related)
+
+
+def _equal_or_absent(one: object, other: object) -> bool:
+    return one == other or not one or not other
+
+
+def _aliases(zone: Zone) -> Iterator[Diagnostic]:
+    """CNAME: alone at its name, one of it, never at the apex (RFC 1034, section 3.6.2; RFC 2181, section 10.1)."""
+    by_owner: dict[bytes, list[Record]] = {}
+    for record in zone.records:
+        by_owner.setdefault(record.owner, []).append(record)
+    for owner, listed in by_owner.items():
+        aliases = [r for r in listed if r.rtype == codes.TYPE_CNAME]
+        if not aliases:
+            continue
+        name = names.to_text(owner)
+        alias = aliases[0]
+        if owner == zone.name:
+            help = "the zone's own name has a SOA and a NS; write its addresses instead"
+            yield found("E027", f"{name} is a zone, so it cannot be an alias (CNAME)", alias.where, help)
+        elif len(aliases) > 1:
+            related = [(alias.where, "the first one")]
+            yield found("E027", f"{name} has more than one CNAME", aliases[1].where, "keep one", related)
+        others = [r for r in listed if r.rtype != codes.TYPE_CNAME]
+        if others and owner != zone.name:
+            other = others[0]
+            words = f"{name} has a CNAME and also {codes.qtype_name(other.rtype)} data"
+            help = "an alias stands alone: move the other data to the name it points at"
+            yield found("E027", words, alias.where, help, [(other.where, "the other data")])
+
+
+def _owner_zone(ruleset: RuleSet, name: bytes) -> Zone | None:
+    for suffix in names.suffixes(name):
+        zone = ruleset.zones.get(suffix)
+        if zone is not None:
+            return zone
+    return None
+
+
+class _Owners:
+    """Exact and wildcard lookups over all own zones."""
+
+    def __init__(self, ruleset: RuleSet) -> None:
+        self.ruleset = ruleset
+        self.aliases = {
+            r.owner: r for zone in ruleset.zones.values() for r in zone.records if r.rtype == codes.TYPE_CNAME
+        }
+        self.existing = {s for zone in ruleset.zones.values() for r in zone.records for s in names.suffixes(r.owner)}
+
+    def match(self, name: bytes) -> bytes | None:
+        """The owner that answers for a name: itself, or the wildcard at its closest encloser (RFC 4592); or None."""
+        if name in self.existing:
+            return name
+        for suffix in names.suffixes(name)[1:]:
+            if suffix in self.existing:
+                wildcard = b"\x01*" + suffix
+                return wildcard if wildcard in self.existing else None
+        return None
+
+
+def _circles(ruleset: RuleSet) -> Iterator[Diagnostic]:
+    """CNAMEs of our own that lead back to themselves."""
+    owners = _Owners(ruleset)
+    reported: set[bytes] = set()
+    for start, alias in sorted(owners.aliases.items()):
+        path = [start]
+        name = alias.rdata
+        while (owner := owners.match(name)) in owners.aliases and owner is not None and owner not in path:
+            path.append(owner)
+            name = owners.aliases[owner].rdata
+        if owner != start or start in reported:
+            continue
+        reported.update(path)
+        chain = " → ".join(names.to_text(step) for step in (*path, start))
+        related = [(owners.aliases[step].where, "and on from here") for step in path[1:]]
+        yield found("E028", f"these aliases lead in a circle: {chain}", alias.where, "let one of them end in data", related)
+
+
+# --- what can never be reached ----------------------------------------------------------------------------------------
+
+
+def _forwards(ruleset: RuleSet, rules: Iterable[Rule]) -> Iterator[Diagnostic]:
+    listed = list(rules)
+    for forward in ruleset.forwards.values():
+        zone = _owner_zone(ruleset, forward.name)
+        name = names.to_text(forward.name)
+        if zone is not None:
+            own = names.to_text(zone.name)
+            words = f"{name} is forwarded, but we own {own}" if zone.name != forward.name else f"{name} is forwarded and owned"
+            help = "own names are answered here and never forwarded; delete the forward entry or the zone"
+            yield found("E029", words, forward.where, help, [(zone.where, "the zone")])
+        elif forward.name != names.ROOT:
+            yield from _stopped(forward.name, forward.where, listed)
+
+
+def _stopped(name: bytes, where: Where, rules: Sequence[Rule]) -> Iterator[Diagnostic]:
+    """A forward entry whose every name is blocked for everyone, at every time."""
+    open_below = any(
+        p.kind in (SELF_AND_BELOW, BELOW, EXACT) and (p.name == name or names.is_below(p.name, name))
+        for rule in rules
+        if rule.action != codes.RULE_BLOCK
+        for p in rule.patterns
+    )
+    for rule in rules:
+        if rule.action != codes.RULE_BLOCK or rule.applies or rule.schedule or rule.qtypes or rule.exempts or open_below:
+            continue
+        for p in rule.patterns:
+            if p.kind == SELF_AND_BELOW and (p.name == name or names.is_below(name, p.name)):
+                words = f"rule {rule.name!r} blocks all of {names.to_text(name)}, which is forwarded"
+                help = "its servers are never asked; delete one of the two"
+                yield found("W110", words, p.where, help, [(where, "the forward entry")])
+                return
+
+
+def _targets(ruleset: RuleSet, rules: Iterable[Rule]) -> Iterator[Diagnostic]:
+    """Redirects to a name of ours that does not exist."""
+    owners = _Owners(ruleset)
+    for rule in rules:
+        for pattern, target in zip(rule.patterns, rule.redirections):
+            zone = _owner_zone(ruleset, target.name) if target.name else None
+            if zone is not None and owners.match(target.name) is None:
+                words = f"{pattern.text!r} is redirected to {names.to_text(target.name)}, which does not exist"
+                help = f"add it to the zone {names.to_text(zone.name)}, or redirect to another name"
+                yield found("W112", words, pattern.where, help, [(zone.where, "the zone")])
+
+
+# --- lint -------------------------------------------------------------------------------------------------------------
+
+
+def _twice(ruleset: RuleSet) -> Iterator[Diagnostic]:
+    for rule in ruleset.rules.values():
+        seen: dict[tuple[str, bytes, str], Pattern] = {}
+        for pattern in rule.patterns:
+            first = seen.setdefault((pattern.kind, pattern.name, pattern.value), pattern)
+            if first is not pattern:
+                words = f"rule {rule.name!r} {_WORDS[rule.action]} {pattern.text!r} twice"
+                yield found("W102", words, pattern.where, "delete one", [(first.where, "the first one")])
+
+
+def _shadowed(rules: Sequence[Rule], tied: set[tuple[str, str]]) -> Iterator[Diagnostic]:
+    """Patterns that never decide, because another rule always wins where they match."""
+    index: dict[tuple[str, bytes, str], list[tuple[Rule, Pattern]]] = {}
+    for rule in rules:
+        if rule.expires_on is None:
+            for pattern in rule.patterns:
+                index.setdefault((pattern.kind, pattern.name, pattern.value), []).append((rule, pattern))
+    for rule in rules:
+        covered: list[tuple[Pattern, Rule, Pattern]] = []
+        for pattern in rule.patterns:
+            for other, by in _over(index, pattern):
+                pair = (min(other.name, rule.name), max(other.name, rule.name))
+                if other is not rule and pair not in tied and _wins(other, by, rule, pattern):
+                    covered.append((pattern, other, by))
+                    break
+        if len(covered) == len(rule.patterns) > 1 and len({other.name for _, other, _ in covered}) == 1:
+            other, by = covered[0][1], covered[0][2]
+            words = f"rule {rule.name!r} never decides: rule {other.name!r} always wins"
+            yield found("W101", words, rule.where, "delete it, or change its priority", [(by.where, f"rule {other.name!r}")])
+            continue
+        for pattern, other, by in covered:
+            same = other.action == rule.action and by.text == pattern.text
+            words = f"rule {rule.name!r} {'repeats' if same else 'never decides for'} {pattern.text!r}, "
+            words += f"which rule {other.name!r} {'already covers' if same else 'always decides'}"
+            words += " for the same clients and times" if same else ""
+            yield found("W101", words, pattern.where, "remove one", [(by.where, f"rule {other.name!r}")])
+
+
+def _over(
+    index: dict[tuple[str, bytes, str], list[tuple[Rule, Pattern]]], pattern: Pattern
+) -> Iterator[tuple[Rule, Pattern]]:
+    """Every (rule, pattern) that matches wherever `pattern` matches."""
+    yield from index.get((EVERY, names.ROOT, ""), ())
+    if pattern.kind == LIST:
+        yield from index.get((LIST, b"", pattern.value), ())
+    elif pattern.kind in (SELF_AND_BELOW, BELOW, EXACT):
+        if pattern.kind != SELF_AND_BELOW:
+            yield from index.get((pattern.kind, pattern.name, ""), ())
+        for suffix in names.suffixes(pattern.name)[:-1]:
+            yield from index.get((SELF_AND_BELOW, suffix, ""), ())
+            if suffix != pattern.name:
+                yield from index.get((BELOW, suffix, ""), ())
+
+
+def _wins(a: Rule, by: Pattern, b: Rule, pattern: Pattern) -> bool:
+    """Whether rule `a` through `by` wins over `b` through `pattern` for every client, type and moment of `b`."""
+    everyone = not a.applies or (bool(b.applies) and set(b.applies) <= set(a.applies))
+    every_type = not a.qtypes or (bool(b.qtypes) and set(b.qtypes) <= set(a.qtypes))
+    always = a.schedule is None or a.schedule == b.schedule
+    if not (everyone and every_type and always and set(a.exempts) <= set(b.exempts)):
+        return False
+    if a.priority != b.priority:
+        return a.priority > b.priority
+    written, other = by.kind not in (LIST, EVERY), pattern.kind not in (LIST, EVERY)
+    if written != other:
+        return written
+    if bool(a.applies) != bool(b.applies):
+        return bool(a.applies)
+    if by.kind == EVERY and pattern.kind == LIST:
+        return False  # any name of a list has more labels
+    if names.count(by.name) != names.count(pattern.name) or (by.kind == EXACT) != (pattern.kind == EXACT):
+        return names.count(by.name) > names.count(pattern.name)
+    if bool(a.qtypes) != bool(b.qtypes):
+        return bool(a.qtypes)
+    if a.action != b.action:
+        return _RANK[a.action] < _RANK[b.action]
+    return a.name < b.name
+
+
+def _unused(ruleset: RuleSet, tests: Sequence[RuleTest]) -> Iterator[Diagnostic]:
+    rules = ruleset.rules.values()
+    people = {name for rule in rules for name in (*rule.applies, *rule.exempts)}
+    schedules = {rule.schedule for rule in rules}
+    used = {p.value for rule in rules for p in rule.patterns if p.kind == LIST}
+    used.update(name for test in tests for name in test.given)
+    for group in ruleset.groups.values():
+        # A client may be written down for its name alone; it is shown on the status page.
+        if not group.client and group.name not in people:
+            yield found("W103", f"no rule uses the group {group.name!r}", group.where, "name it in 'for', or delete it")
+    for schedule in ruleset.schedules.values():
+        if schedule.name not in schedules:
+            help = "name it in 'when', or delete it"
+            yield found("W103", f"no rule uses the schedule {schedule.name!r}", schedule.where, help)
+    for listed in ruleset.lists.values():
+        if listed.name not in used:
+            help = f"use it as list:{listed.name}, or delete it"
+            yield found("W103", f"no rule uses the list {listed.name!r}", listed.where, help)
+
+
+def _empty(ruleset: RuleSet) -> Iterator[Diagnostic]:
+    for group in ruleset.groups.values():
+        if not group.networks:
+            noun = "client" if group.client else "group"
+            yield found("W106", f"the {noun} {group.name!r} has no address", group.where, "no client is ever in it")
+    for listed in ruleset.lists.values():
+        if not lists.names(listed):
+            yield found("W106", f"the list {listed.name!r} has no name in it", listed.where, "it matches nothing")
+
+
+def _own_names(ruleset: RuleSet, rules: Iterable[Rule]) -> Iterator[Diagnostic]:
+    """Lists that hold a zone of ours: harmless, and good to know."""
+    blocking: dict[str, Pattern] = {}
+    for rule in rules:
+        if rule.action == codes.RULE_BLOCK:
+            for p in rule.patterns:
+                if p.kind == LIST:
+                    blocking.setdefault(p.value, p)
+    for zone in ruleset.zones.values():
+        for value, pattern in sorted(blocking.items()):
+            listed = lists.names(ruleset.lists[value])
+            for suffix in names.suffixes(zone.name)[:-1]:
+                at = bisect.bisect_left(listed, suffix)
+                if at < len(listed) and listed[at] == suffix:
+                    own, name = names.to_text(zone.name), names.to_text(suffix)
+                    words = f"list:{value} has {name}, and we own {own}"
+                    help = "harmless: a list never decides about an own name, only a name written in a rule does"
+                    yield found("W107", words, pattern.where, help, [(zone.where, "the zone")])
+                    break
+
+
+def _expiry(rules: Iterable[Rule], today: datetime.date) -> Iterator[Diagnostic]:
+    for rule in rules:
+        if rule.expires_on is None:
+            continue
+        days = (rule.expires_on - today).days
+        if days < 0:
+            words = f"rule {rule.name!r} expired on {rule.expires_on}"
+            yield found("W104", words, rule.where, "delete it, or give it a later day")
+        elif days <= EXPIRES_SOON_DAYS:
+            soon = f"in {plural(days, 'day')}" if days else "today"
+            yield found("W105", f"rule {rule.name!r} expires {soon}", rule.where, f"its last day is {rule.expires_on}")
