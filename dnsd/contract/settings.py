@@ -462,7 +462,8 @@ def load(mapping: Mapping[Any, Any] | None, base: str, environ: Mapping[str, str
             problems.append((origin[path], str(error)))
             continue
         if path in NOT_BUILT and values[path] != NOT_BUILT[path]:
-            problems.append((origin[path], f"{_show(value)} is not in this version; leave this setting out"))
+            words = f"'{path.rpartition('.')[2]}: {str(value).lower() if isinstance(value, bool) else value}'"
+            problems.append((origin[path], f"{words} is not in this version; leave this setting out"))
     problems += _contradictions(values, raw, origin)
     if problems:
         raise SettingsError(problems)
