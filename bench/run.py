@@ -208,7 +208,7 @@ class Bench:
         assert isinstance(answered, int)
         if not answered:
             raise SystemExit(f"bench: {server.name} gave no answer for {case}")
-        parts = {title(member): round(used / answered, 3) for member, used in spent.items() if used}
+        parts = {f"{member} {title(member)}": round(used / answered, 3) for member, used in spent.items() if used}
         return {"server": server.name, "case": case, "us": sum(spent.values()) / answered, "parts": parts, **seen}
 
     def close(self) -> None:
