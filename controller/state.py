@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import copy
 import dataclasses
+import datetime
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -90,7 +91,7 @@ class State:
         """A node's counters (totals), its decisions since the last report, and its workers."""
         self._counters[node] = dict(counters)
         self._workers[node] = [dict(worker) for worker in workers]
-        self._decisions.extend({"node": node, **decision} for decision in decisions)
+        self._decisions.extend(_as_shown(node, decision) for decision in decisions)
         self._dropped += dropped
 
     def event(self, event: Mapping[str, Any]) -> None:
@@ -138,3 +139,16 @@ class State:
             "problems": [dict(problem) for problem in self._problems.values()],
             "broker": broker,
         }
+
+
+def _as_shown(node: str, decision: Mapping[str, Any]) -> dict[str, Any]:
+    """A decision as the page and the API show it: times as RFC 3339 and milliseconds, names without a final dot."""
+    shown = {"node": node, **decision}
+    if isinstance(time_ms := shown.pop("time_ms", None), int):
+        moment = datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC)
+        shown["time"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(latency_us := shown.pop("latency_us", None), int):
+        shown["ms"] = latency_us / 1000
+    qname = str(shown.get("qname", ""))
+    shown["qname"] = qname.removesuffix(".") or "."
+    return shown

@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+_PACKAGES = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
 GIT = {
     "GIT_AUTHOR_NAME": "Anna Jansen", "GIT_AUTHOR_EMAIL": "anna@example.com", "GIT_COMMITTER_NAME": "Anna Jansen",
     "GIT_COMMITTER_EMAIL": "anna@example.com", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1",
@@ -118,7 +119,7 @@ class Process:
         self.name = name
         self.log = folder / f"{name}.log"
         environment = {key: value for key, value in os.environ.items() if not key.startswith("NEXORALDNS_")}
-        environment["PYTHONPATH"] = str(ROOT)
+        environment["PYTHONPATH"] = _PACKAGES
         for kept in ("NEXORALDNS_INTERPRETED",):
             if kept in os.environ:
                 environment[kept] = os.environ[kept]
@@ -216,7 +217,7 @@ class Lan:
         return subprocess.run(
             [sys.executable, "-m", "controller.cli", *words, "--config", str(self.config)],
             capture_output=True, text=True, check=False, cwd=self.folder, timeout=30,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"},
+            env={**os.environ, "PYTHONPATH": _PACKAGES, "COLUMNS": "160"},
         )  # fmt: skip
 
     def logs(self) -> str:

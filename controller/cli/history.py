@@ -34,8 +34,8 @@ def command(count: int, with_text: bool, form: str, config: str | None) -> None:
         console.print("no revision has been seen yet")
         return
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("SEEN", "REVISION", "STATE", "TOOK", "BY", "SUBJECT"):
-        table.add_column(title, overflow="ellipsis", no_wrap=True)
+    for title, least in (("SEEN", 9), ("REVISION", 12), ("STATE", 10), ("TOOK", 7), ("BY", 4), ("SUBJECT", 10)):
+        table.add_column(title, overflow="ellipsis", no_wrap=True, min_width=least)
     for row in rows:
         state = row["state"]
         more = f" ({row['errors']} error{'s' * (row['errors'] != 1)})" if state == "refused" and row["errors"] else ""

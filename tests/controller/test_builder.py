@@ -164,3 +164,57 @@ def test_blobs_are_bounded(tmp_path: pathlib.Path) -> None:
         pass
     assert build.store(folder, bytes([build.KEPT_BLOBS + 3])) == digests[-1]
     assert os.path.getsize(path) == 1
+
+
+def test_the_real_child_is_warm(tmp_path: pathlib.Path) -> None:
+    """With the real checks and compiler: the second build of small rules is a matter of milliseconds, the same rules
+    give the same blobs, an edit leaves the names of the lists alone, and a refusal is in the words of check."""
+
+    async def act() -> None:
+        one = Builder(str(tmp_path))
+        try:
+            await one.start()
+            rules = "version: 1\nlists: {ads: {file: ads.txt}}\nrules:\n  - {name: x, block: [list:ads, y.example]}\n"
+            first = await one.build(snapshot(rules))
+            started = time.monotonic()
+            second = await one.build(snapshot(rules.replace("y.example", "z.example")))
+            took_s = time.monotonic() - started
+            assert first.ok and second.ok, first.text + second.text
+            assert first.names == second.names and first.policy != second.policy
+            assert await one.build(snapshot(rules)) == first
+            assert took_s < 0.2, f"{took_s * 1000:.0f} ms"
+            bad = await one.build(snapshot("version: 1\nrules:\n  - {name: x, block: [list:none]}\n"))
+            assert not bad.ok and "error[E021]" in bad.text and "rules.d/a.yaml:3:" in bad.text
+            tests = "tests:\n  - {name: t, query: {name: y.example}, expect: {action: allow}}\n"
+            failing = await one.build(snapshot(rules + tests))
+            assert not failing.ok and failing.tests == 1 and "error[E040]" in failing.text
+            assert "rules.d/a.yaml:6:" in failing.text
+        finally:
+            await one.stop()
+
+    asyncio.run(act())
+
+
+def test_a_long_build_is_preempted(tmp_path: pathlib.Path) -> None:
+    """Half a million names in the making do not hold up the small rules that come after them."""
+
+    def long_list(path: str, relative_to: str) -> bytes:
+        return b"".join(b"0.0.0.0 host%d.example\n" % number for number in range(400_000))
+
+    async def act() -> None:
+        one = Builder(str(tmp_path))
+        try:
+            await one.start()
+            rules = b"version: 1\nlists: {ads: {file: ads.txt}}\nrules:\n  - {name: x, block: [list:ads]}\n"
+            task = asyncio.create_task(one.build(Snapshot(Revision("r", "r"), {"a.yaml": rules}, long_list)))
+            await asyncio.sleep(0.6)
+            started = time.monotonic()
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            assert (await one.build(snapshot("version: 1\n"))).ok
+            assert time.monotonic() - started < 2.0
+        finally:
+            await one.stop()
+
+    asyncio.run(act())

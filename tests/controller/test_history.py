@@ -92,6 +92,15 @@ def test_snapshot_is_a_value(tmp_path: pathlib.Path) -> None:
     assert before["events"][0]["interface"] == "eth0"
 
 
+def test_decisions_are_shown_in_peoples_units(tmp_path: pathlib.Path) -> None:
+    """Epoch milliseconds and microseconds on the wire are a time and milliseconds on the page."""
+    state = filled(tmp_path / "h", 1)
+    state.report("n", {}, [{"qname": "a.example.", "time_ms": 1767225600123, "latency_us": 1500}, {"qname": "."}])
+    root, decision = state.snapshot()["decisions"]
+    assert decision == {"node": "n", "qname": "a.example", "time": "2026-01-01T00:00:00.123Z", "ms": 1.5}
+    assert root["qname"] == "."
+
+
 def test_the_brokers_word_counts(tmp_path: pathlib.Path) -> None:
     """What the broker's own state serves is what is active, whatever the history says."""
     state = filled(tmp_path / "h", 2)
