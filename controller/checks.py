@@ -24,6 +24,7 @@ from controller.ruleset import (
     RuleSet,
     RuleTest,
     Where,
+    Window,
     Zone,
 )
 from dnsd.contract import codes, names
@@ -89,6 +90,8 @@ def _ties(ruleset: RuleSet, rules: Iterable[Rule]) -> Iterator[tuple[Diagnostic,
                     continue
                 if _answer(ruleset, other, other_index) == _answer(ruleset, rule, index):
                     continue
+                if not _meet(ruleset, other.schedule, rule.schedule):
+                    continue
                 yield _tie(other, other_index, rule, index), (min(other.name, rule.name), max(other.name, rule.name))
             seen.setdefault(place, []).append((rule, index))
 
@@ -105,6 +108,30 @@ def _tie(first: Rule, first_index: int, second: Rule, index: int) -> Diagnostic:
     return found("W108", words, pattern.where, help, related)
 
 
+def _meet(ruleset: RuleSet, one: str | None, other: str | None) -> bool:
+    """Whether two schedules may be open at the same moment. With different time zones: assumed."""
+    if one is None or other is None or one == other:
+        return True
+    first, second = ruleset.schedules[one].windows, ruleset.schedules[other].windows
+    if len({window.timezone for window in (*first, *second)}) > 1:
+        return True
+    ranges = [list(_week(window)) for window in second]
+    return any(
+        a < d and c < b for window in first for a, b in _week(window) for listed in ranges for c, d in listed
+    )
+
+
+def _week(window: Window) -> Iterator[tuple[int, int]]:
+    """A window as ranges of minutes of the week; what runs over Sunday midnight is at both ends."""
+    week = 7 * 1440
+    length = (window.end - window.start) % 1440 or 1440
+    for day in window.weekdays:
+        start = day * 1440 + window.start
+        yield start, min(start + length, week)
+        if start + length > week:
+            yield 0, start + length - week
+
+
 def _equal_or_absent(one: object, other: object) -> bool:
     return one == other or not one or not other
 
@@ -114,7 +141,8 @@ def _aliases(zone: Zone) -> Iterator[Diagnostic]:
     by_owner: dict[bytes, list[Record]] = {}
     for record in zone.records:
         by_owner.setdefault(record.owner, []).append(record)
-    for owner, listed in by_owner.items():
+    for owner, unordered in by_owner.items():
+        listed = sorted(unordered, key=lambda r: r.where)
         aliases = [r for r in listed if r.rtype == codes.TYPE_CNAME]
         if not aliases:
             continue
@@ -302,8 +330,9 @@ def _wins(a: Rule, by: Pattern, b: Rule, pattern: Pattern) -> bool:
         return bool(a.applies)
     if by.kind == EVERY and pattern.kind == LIST:
         return False  # any name of a list has more labels
-    if names.count(by.name) != names.count(pattern.name) or (by.kind == EXACT) != (pattern.kind == EXACT):
-        return names.count(by.name) > names.count(pattern.name)
+    one, two = (names.count(p.name) if p.name else 0 for p in (by, pattern))
+    if one != two or (by.kind == EXACT) != (pattern.kind == EXACT):
+        return one > two
     if bool(a.qtypes) != bool(b.qtypes):
         return bool(a.qtypes)
     if a.action != b.action:

@@ -107,6 +107,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if not close:
         lowered = {choice.lower(): choice for choice in choices}
         close = [lowered[near] for near in difflib.get_close_matches(word.lower(), lowered, 1, 0.6)]
+    if not close and len(word) >= 3:
+        close = [choice for choice in choices if choice.lower().startswith(word.lower())]
     return close[0] if close else ""
 
 

@@ -301,4 +301,5 @@ class _Builder:
         node = Node(SCALAR, self.path, (start.line + 1, start.column + 1, end.line + 1, end.column + 1), None)
         help = f"write the value out; if it is a wildcard, put quotes around it: \"*.{event.anchor}\""
         self._refuse(f"the alias '*{event.anchor}' is not used in rule files", node.where, help)
+        node.value = node.text = f"*{event.anchor}"  # not null: that would be a second finding
         return node

@@ -81,7 +81,8 @@ def _hint(text: str) -> str:
     else:
         return "this is an address"
     if ":" in text:
-        return "a name has no port; write only the name" if text.rpartition(":")[2].isdigit() else ""
+        if text.rpartition(":")[2].isdigit():
+            return "a name has no port; write only the name"
     return "names are letters, digits, '-' and '_' in labels of at most 63, with dots between"
 
 
@@ -111,4 +112,4 @@ def _part(text: str, rest: str) -> bytes:
     try:
         return name(rest)
     except DomainError as error:
-        raise DomainError(f"{text!r} is not a domain name", error.help or error.message, error.code) from None
+        raise DomainError(f"{text!r} is not a domain name", error.help, error.code) from None

@@ -74,7 +74,7 @@ def network(text: str) -> tuple[int, int, int] | None:
 def server(text: str) -> Server:
     """A server: IP, IP:port or [v6]:port; raises MemberError for everything else, host names included."""
     if text in ("recurse", "dhcp"):
-        raise MemberError(f"{text!r} as a server is not in this version", "write the address of a resolver", "E030")
+        raise MemberError(f"the word {text!r} is not in this version", "write the address of a resolver", "E030")
     scheme = _SCHEME.match(text)
     if scheme:
         words = f"the upstream {text!r} is not in this version"

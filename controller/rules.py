@@ -246,7 +246,7 @@ def _references(g: Gathered, node: Node, key: str) -> tuple[str, ...]:
     out = [
         item.text
         for item in (listed.strings() if listed is not None else ())
-        if g.reference("group", item.text, item.where, known)
+        if g.reference("group or client", item.text, item.where, known)
     ]
     return tuple(sorted(set(out)))
 

@@ -74,7 +74,7 @@ def _translate(error: Any, root: Node) -> Iterable[Diagnostic]:
         return _unknown(error, schema, node)
     if kind == "not" and schema.get("x-later"):
         name = str(path[-1]) if path else ""
-        words = str(schema.get("description", "")).removeprefix("Not in this version. ")
+        words = str(schema.get("description", "")).removeprefix("Not in this version. ").rstrip(".")
         return [found("E030", f"{name!r} is not in this version", (key or node).where, words[:1].lower() + words[1:])]
     if kind == "required":
         missing = [name for name in error.validator_value if name not in error.instance]

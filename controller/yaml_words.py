@@ -84,10 +84,10 @@ def _explain(path: str, lines: list[str], place: tuple[int, int], opened: tuple[
         return _colon(line_at(row), line_at(row - 1) if row else "", place, refuse)
     if "sequence entries are not allowed" in problem:
         return refuse("a list cannot begin on the line of its key", place, column + 1, "put '- ' on a line of its own below")
-    if "expected '-'" in problem:
+    if "expected '-'" in problem and column == opened[1]:
         help = "every line of this block must begin with '- ', or must be indented further"
         return refuse("a list and keys are mixed in one block", place, _plain_end(line_at(row), column), help)
-    if "expected key" in problem:
+    if "expected key" in problem or "expected '-'" in problem:
         before = line_at(row)[:column]
         if before.strip():
             help = "put quotes around the whole value; inside single quotes write '' for one quote"
