@@ -53,7 +53,7 @@ class Candidates:
         self._candidates = table.part(layout.SECTION_CANDIDATES).cast("I")
         self._nodes = table.part(layout.SECTION_NODES).cast("I")
         self._listsets = table.part(layout.SECTION_LISTSETS).cast("I")
-        names_view = memoryview(table.names_buffer)
+        names_view = memoryview(table.names_buffer)  # type: ignore[arg-type]
         directory = read_header(names_view, MAGIC_NAMES, "names")
         self._names = names_view
         self._name_words = names_view.cast("I")

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import jinja2
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -22,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controller.status import metrics, view
+from controller.status.why import Why
 from dnsd.contract.settings import Settings
 
 _HERE = pathlib.Path(__file__).parent
@@ -112,7 +114,12 @@ def _source(settings: Settings | None) -> str:
 
 
 def create(state: State, *, node_settings: Settings | None, explain: Explain | None = None) -> Starlette:
-    """The application. `node_settings` is used for hints (where rules are, what to dig); `explain` answers /explain."""
+    """The application. `node_settings` is used for hints (where rules are, what to dig) and to find the live table.
+
+    `explain` answers /explain; the live table does when it is None.
+    """
+    if explain is None and node_settings is not None:
+        explain = Why(node_settings)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -143,7 +150,8 @@ def create(state: State, *, node_settings: Settings | None, explain: Explain | N
             fault = "this process has no rules to explain with; use `nexoraldns explain` on the command line"
         elif query["name"]:
             try:
-                text = explain(query["name"], query["type"] or "A", query["client"])
+                # In a thread: reading a large table takes longer than a heartbeat may wait.
+                text = await run_in_threadpool(explain, query["name"], query["type"] or "A", query["client"])
             except ValueError as error:
                 fault = str(error)
         response = render("explain.html", query=query, text=text, fault=fault)
