@@ -113,6 +113,7 @@ class _Child:
         self.folder = folder
         self.building = False
         self.reads: dict[tuple[str, str], None] = {}
+        self.names: tuple[bytes, str] = (b"", "")
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.building:
@@ -199,7 +200,12 @@ class _Child:
         if built.blobs is not None:
             answer["digest"], answer["meaning"] = built.blobs.digest, built.blobs.meaning
             answer["policy"] = store(self.folder, built.blobs.policy)
-            answer["names"] = store(self.folder, built.blobs.names)
+            # The compiler gives the very same bytes while the lists stay the same: no need to hash millions of names.
+            names, digest = self.names
+            if names is not built.blobs.names or not os.path.exists(os.path.join(self.folder, digest)):
+                digest = store(self.folder, built.blobs.names)
+                self.names = built.blobs.names, digest
+            answer["names"] = digest
             sweep(self.folder)
         return answer
 
