@@ -35,13 +35,14 @@ def read_settings(path: str | None, environ: Mapping[str, str] = os.environ) -> 
         except yaml.YAMLError as error:
             raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
         if document is not None and not isinstance(document, dict):
-            raise ConfigError(f"{path}: the settings are a mapping, for example `listen: [\"127.0.0.1:5335\"]`")
+            raise ConfigError(f'{path}: the settings are a mapping, for example `listen: ["127.0.0.1:5335"]`')
     base = os.getcwd() if path is None else os.path.dirname(os.path.abspath(path))
     try:
         return load(document, base, environ)
     except SettingsError as error:
         where = path or "settings"
-        raise ConfigError("\n".join(f"{where}: {key + ': ' if key else ''}{text}" for key, text in error.problems)) from None
+        lines = [f"{where}: {key + ': ' if key else ''}{text}" for key, text in error.problems]
+        raise ConfigError("\n".join(lines)) from None
 
 
 def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int:
@@ -54,7 +55,7 @@ def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int
     log.setup()
     logger = log.logger("supervisor")
     if not COMPILED:
-        logger.warning("no compiled modules: answers are right, but many times slower; run `pip install .` with a C compiler")
+        logger.warning("no compiled modules: answers are right but slow; run `pip install .` with a C compiler")
     programs = supervisor.Programs(agent=agent.run, inherited=agent.Inherited, hotpath=HotPath)
     try:
         return supervisor.Supervisor(settings, programs, logger, reload).run()

@@ -185,9 +185,7 @@ def forward(
             break
         if said.get(server) not in (None, "timeout"):
             continue  # it has spoken, or nobody listens there: asking again is no use
-        reply, error = yield from _ask(
-            server, sname, qtype, qclass, do, cd, min(patience_ms, left_ms), known, now_ms
-        )
+        reply, error = yield from _ask(server, sname, qtype, qclass, do, cd, min(patience_ms, left_ms), known, now_ms)
         now_ms = reply.now_ms
         if not error:
             known.answered(server)
@@ -197,7 +195,8 @@ def forward(
             known.failed(server, now_ms)
     network = all(word in ("unreachable", "broken") for word in said.values())
     ede = codes.EDE_NETWORK_ERROR if network else codes.EDE_NO_REACHABLE_AUTHORITY
-    return Outcome(None, ede, ", ".join(f"{_printed(server)} {_PRINTED.get(word, word)}" for server, word in said.items()))
+    words = [f"{_printed(server)} {_PRINTED.get(word, word)}" for server, word in said.items()]
+    return Outcome(None, ede, ", ".join(words))
 
 
 _PRINTED = {"timeout": "timed out", "unreachable": "unreachable", "broken": "broke the connection"}

@@ -89,14 +89,14 @@ def table_files(message: dict[str, Any], fds: list[int]) -> TableFiles:
         generation = message["generation"]
         if not isinstance(generation, int) or not 0 < generation < 1 << 64:
             raise ControlError("a table has a generation, a number above 0")
-        texts = [message.get(key, "") for key in ("digest", "names_digest", "revision")]
-        if not all(isinstance(text, str) for text in texts):
+        digest, names_digest, revision = (message.get(key, "") for key in ("digest", "names_digest", "revision"))
+        if not (isinstance(digest, str) and isinstance(names_digest, str) and isinstance(revision, str)):
             raise ControlError("digest, names_digest and revision are texts")
     except (ControlError, KeyError) as error:
         for fd in fds:
             os.close(fd)
         raise ControlError(str(error)) from None
-    return TableFiles(generation, *texts, policy_fd=fds[0], names_fd=fds[1])
+    return TableFiles(generation, digest, names_digest, revision, policy_fd=fds[0], names_fd=fds[1])
 
 
 def map_table(files: TableFiles, beside: Mapped | None) -> Mapped:

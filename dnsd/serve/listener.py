@@ -264,7 +264,7 @@ def _in_use(where: Place, transport: str) -> str:
         head += f" by {shown}"
     elif found:
         head += f" by a process of uid {found[0].uid} (start as root to see its name)"
-    if where.port == 53 and (any("systemd-resolve" in name for name in named) or not named and _resolved_runs()):
+    if where.port == 53 and (any("systemd-resolve" in name for name in named) or (not named and _resolved_runs())):
         return head + (
             ": that is systemd-resolved's stub; set DNSStubListener=no in /etc/systemd/resolved.conf and run "
             "`systemctl restart systemd-resolved`, or listen on one address instead of *:53"
@@ -274,4 +274,3 @@ def _in_use(where: Place, transport: str) -> str:
 
 def _resolved_runs() -> bool:
     return os.path.exists("/run/systemd/resolve/stub-resolv.conf")
-

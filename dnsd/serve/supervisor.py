@@ -22,7 +22,7 @@ from dnsd.contract.settings import Settings
 from dnsd.serve import control, listener, privileges, worker
 from dnsd.serve.census import AlreadyRunning, Census, Process, end, start_time
 from dnsd.serve.control import ControlError, TableFiles
-from dnsd.serve.listener import ListenError, Place, Sockets
+from dnsd.serve.listener import ListenError
 from dnsd.serve.privileges import PrivilegeError
 from dnsd.serve.shared import SERVING, SharedMemory
 
@@ -238,7 +238,7 @@ class Supervisor:
             if child.pid:
                 silent_ms = now - self._shared.slot_state(child.slot)[3]
                 if silent_ms > SILENT_MS:
-                    self._log.error("a worker is stuck and is replaced", slot=child.slot, pid=child.pid, silent_ms=silent_ms)
+                    self._log.error("a worker is stuck and is replaced", slot=child.slot, pid=child.pid, ms=silent_ms)
                     _signal(child.pid, signal.SIGKILL)
         if self._orphans:
             self._orphans = [process for process in self._orphans if start_time(process.pid) == process.started]
@@ -323,7 +323,7 @@ class Supervisor:
             code = main()
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
-        except BaseException:  # noqa: BLE001
+        except BaseException:
             self._log.bind(pid=os.getpid()).error("a process died of a fault", exc_info=True)
         finally:
             os._exit(code)
@@ -407,7 +407,7 @@ class Supervisor:
             return
         try:
             new = self._reload()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             self._log.error("SIGHUP: the settings are refused and the old ones stay", error=str(error))
             return
         fixed = [

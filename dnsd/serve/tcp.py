@@ -95,8 +95,7 @@ class Connections:
         if not wire:
             self._close(connection)
             return
-        self._write(connection, wire)
-        if connection.closed:
+        if not self._write(connection, wire):
             return
         if connection.data:
             self._ready.append(connection)  # messages may have waited for this one
@@ -183,10 +182,8 @@ class Connections:
             elif not answer:
                 self._close(connection)
                 return
-            else:
-                self._write(connection, answer)
-                if connection.closed:
-                    return
+            elif not self._write(connection, answer):
+                return
         else:
             if len(data) >= 2 and len(data) >= 2 + int.from_bytes(data[:2]):
                 self._ready.append(connection)  # its fair share is done; others first
@@ -207,7 +204,8 @@ class Connections:
             connection.events = events
             self._loop.change(connection.sock.fileno(), events)
 
-    def _write(self, connection: Connection, wire: bytes) -> None:
+    def _write(self, connection: Connection, wire: bytes) -> bool:
+        """Send now what the peer takes and keep the rest; False when the connection broke and is closed."""
         framed = len(wire).to_bytes(2) + wire
         if not connection.out:
             try:
@@ -216,11 +214,12 @@ class Connections:
                 sent = 0
             except OSError:
                 self._close(connection)
-                return
+                return False
             if sent == len(framed):
-                return
+                return True
             framed = framed[sent:]
         connection.out += framed
+        return True
 
     def _flush(self, connection: Connection) -> bool:
         try:

@@ -18,11 +18,12 @@ from typing import Any
 
 from dnsd.contract.settings import Settings
 from dnsd.contract.table import TableError
-from dnsd.serve import batch, control
+from dnsd.serve import control
+from dnsd.serve.batch import load
 from dnsd.serve.control import ControlError, Mapped, TableFiles
 from dnsd.serve.flights import Flights
 from dnsd.serve.listener import Sockets, leave
-from dnsd.serve.loop import Loop
+from dnsd.serve.loop import Loop, Ready
 from dnsd.serve.shared import SERVING, SharedMemory
 from dnsd.serve.tcp import Connection, Connections
 from dnsd.serve.upstream import Upstream
@@ -124,7 +125,7 @@ class Worker:
         try:
             self._loop.run_once(self._wait_s(), self._tick)
             self._timers()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             self._faults += 1
             if self._faults > FAULTS:
                 raise
@@ -185,7 +186,7 @@ class Worker:
 
     def _tick(self) -> None:
         """Committed word, facts, clock: in this order, before each batch."""
-        if self._pending is not None and batch.load(self._committed, 0) == self._pending.generation:
+        if self._pending is not None and load(self._committed, 0) == self._pending.generation:
             self._swap()
         if self._shared.facts_version != self._facts_version:
             self._read_facts()
@@ -243,7 +244,10 @@ class Worker:
         for sock in sockets.udp:
             self._loop.add(sock.fileno(), events, self._on_udp)
         for sock in sockets.tcp:
-            self._loop.add(sock.fileno(), events, lambda fd, ev, sock=sock: self._connections.accept(sock))
+            self._loop.add(sock.fileno(), events, self._accepts(sock))
+
+    def _accepts(self, sock: socket.socket) -> Ready:
+        return lambda fd, events: self._connections.accept(sock)
 
     def _unwatch(self, slot: int) -> None:
         for sock in (*self._plan.sockets[slot].udp, *self._plan.sockets[slot].tcp):

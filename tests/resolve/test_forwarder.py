@@ -27,8 +27,13 @@ def answer(ask: Ask, rcode: int = 0, tc: bool = False) -> bytes:
 
 
 def play(
-    script: Callable[[Ask], bytes | str | None], servers: list[tuple[str, int]], known: Servers | None = None,
-    now_ms: int = 1000, timeout_ms: int = 800, do: bool = False, cd: bool = False,
+    script: Callable[[Ask], bytes | str | None],
+    servers: list[tuple[str, int]],
+    known: Servers | None = None,
+    now_ms: int = 1000,
+    timeout_ms: int = 800,
+    do: bool = False,
+    cd: bool = False,
 ) -> tuple[Outcome, list[Ask], int]:
     """Run one question against a script; returns outcome, the asks and the time it took."""
     known = known or Servers()
@@ -157,9 +162,7 @@ def test_when_all_fail_the_text_names_the_servers() -> None:
     """EDE 22 for silence and refusals, 23 when nothing could even be reached (RFC 8914)."""
     words = {A: None, B: "unreachable"}
     outcome, _, _ = play(lambda ask: words[ask.server] if ask.server in words else answer(ask, 2), [A, B, C])
-    assert outcome == Outcome(
-        None, 22, "192.0.2.1 timed out, 192.0.2.2 unreachable, [2001:db8::3]:5353 SERVFAIL"
-    )
+    assert outcome == Outcome(None, 22, "192.0.2.1 timed out, 192.0.2.2 unreachable, [2001:db8::3]:5353 SERVFAIL")
     outcome, _, _ = play(lambda ask: "unreachable", [A, B])
     assert outcome.ede == 23
     assert play(lambda ask: None, [])[0].ede == 22

@@ -181,10 +181,11 @@ class Node:
 
     def start(self, wait: bool = True, **environment: str) -> subprocess.Popen[str]:
         """Start a supervisor; with `wait` until every worker serves."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.serve.node", str(self.folder)],
-            cwd=ROOT, env={**os.environ, **environment}, stderr=open(self.folder / "log", "a"), text=True,
-        )  # fmt: skip
+        with open(self.folder / "log", "a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.serve.node", str(self.folder)],
+                cwd=ROOT, env={**os.environ, **environment}, stderr=log, text=True,
+            )  # fmt: skip
         self.started.append(self.process)
         if wait:
             self.until(self.all_serve, 10)

@@ -39,7 +39,7 @@ def test_entries_are_wildcards_devices_or_addresses() -> None:
     assert place("lo:53") == Place("lo:53", 53, None, "lo")
     assert place("[::1]:53") == Place("[::1]:53", 53, "::1", None)
     assert place("*:53").wildcard and place("0.0.0.0:53").wildcard and not place("127.0.0.1:53").wildcard
-    with pytest.raises(ListenError, match="no interface 'eth77' .* this machine has .*lo"):
+    with pytest.raises(ListenError, match=r"no interface 'eth77' .* this machine has .*lo"):
         place("eth77:53")
 
 

@@ -155,9 +155,7 @@ def test_a_tcp_server_that_hangs_up_or_lies_is_broken(bench: Bench) -> None:
         assert bench.replies.pop().error == "broken"
 
 
-def test_sockets_are_retired_and_what_waits_on_them_still_lands(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sockets_are_retired_and_what_waits_on_them_still_lands(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """After its share of questions a socket is replaced, but answers to what it has asked are read."""
     monkeypatch.setattr(upstream_module, "RETIRE_QUERIES", 3)
     bench.upstream._size = 1

@@ -116,6 +116,7 @@ def test_misses_are_forwarded_and_the_answer_is_kept(tmp_path: pathlib.Path) -> 
 
 def test_many_identical_questions_ask_the_upstream_once(tmp_path: pathlib.Path) -> None:
     """Forty clients at once, one upstream question, forty answers."""
+
     def slow(wire: bytes, transport: str) -> bytes:
         time.sleep(0.3)
         return respond(wire)
@@ -178,6 +179,7 @@ def test_clients_that_send_rubbish_harm_nobody(served: Node) -> None:
 
 def test_a_worker_that_leaves_finishes_what_it_has_begun(tmp_path: pathlib.Path) -> None:
     """SIGTERM while an upstream works: the answer still arrives, then the node ends with 0."""
+
     def slow(wire: bytes, transport: str) -> bytes:
         time.sleep(0.6)
         return respond(wire)
@@ -216,6 +218,7 @@ def test_signals_of_a_terminal_do_not_end_a_worker(served: Node) -> None:
 
 def test_an_idle_worker_sleeps(served: Node) -> None:
     """Without questions a worker uses next to no processor time."""
+
     def ticks(pid: int) -> int:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
