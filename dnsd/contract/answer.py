@@ -149,7 +149,7 @@ class Responder:
         return self.end - self.at - (11 if q.edns else 0)
 
     def finish(
-        self, t: Table, q: Query, aa: cython.int, answers: cython.int, authorities: cython.int, additionals: cython.int
+        self, t: Table | None, q: Query, aa: cython.int, answers: cython.int, authorities: cython.int, additionals: cython.int
     ) -> cython.int:
         """Write OPT and header; returns the response's length."""
         out = self.out
@@ -268,7 +268,7 @@ class Responder:
         at: cython.uint = t.owners + v.entry - 1
         return self.copy(t.policy, t.answers + t.words[at + ENTRY_OFFSET], t.words[at + ENTRY_LENGTH])
 
-    def write(self, t: Table, q: Query, v: Verdict, base: cython.int, limit: cython.int) -> cython.int:
+    def write(self, t: Table | None, q: Query, v: Verdict, base: cython.int, limit: cython.int) -> cython.int:
         """Write the response to a verdict that needs nobody else; returns its length, 0 for silence.
 
         `base` is where in `out`, `limit` the greatest length. Not for ACTION_FORWARD, ACTION_RECURSE, ACTION_ALIAS.
