@@ -52,9 +52,12 @@ class BuilderCrash(Exception):
 class Builder:
     """One warm child. Use `build` from one task at a time; cancelling that task cancels the build."""
 
-    def __init__(self, state: str, words: Sequence[str] = ("-m", "controller.build")) -> None:
+    def __init__(
+        self, state: str, words: Sequence[str] = ("-m", "controller.build"), cancel_s: float = CANCEL_S
+    ) -> None:
         self.folder = os.path.join(state, "blobs")
         self._command = tuple(words)
+        self._cancel_s = cancel_s
         self._process: asyncio.subprocess.Process | None = None
         self._words: collections.deque[str] = collections.deque(maxlen=12)
         self._heard: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
@@ -170,7 +173,7 @@ class Builder:
         if process is None or process.returncode is not None:
             return
         try:
-            async with asyncio.timeout(CANCEL_S):
+            async with asyncio.timeout(self._cancel_s):
                 while True:
                     if self._owes_read:
                         self._owes_read = False

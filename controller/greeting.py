@@ -95,7 +95,7 @@ def text(settings: Settings) -> str:
     host, port = reachable(settings.listen[0])
     file, name = _example(settings)
     if settings.source.git is not None:
-        edit = f"git push to {settings.source.git.url} ({settings.source.git.ref}), then nexoraldns sync"
+        edit = f"git push to {source.redact(settings.source.git.url)} ({settings.source.git.ref}), then nexoraldns sync"
     else:
         edit = f"edit {file} and save: every worker serves it at once"
     at = f"@{host}" + (f" -p {port}" if port != 53 else "")

@@ -108,6 +108,20 @@ def references(files: Mapping[str, bytes]) -> list[tuple[str, str]]:
     return sorted(found)
 
 
+def nothing_found(place: str) -> SourceError:
+    """A source without any rule file: far more often a folder that is not mounted or a wrong path than a wish to have
+    no rules, so it changes nothing."""
+    return SourceError(
+        f"there are no rule files (*.yaml) in {place}",
+        "nothing changes; to have no rules, leave one file that says `version: 1`",
+    )
+
+
+def redact(text: str) -> str:
+    """Without user and password of a url: error messages, logs and pages travel far."""
+    return re.sub(r"(\w+://)[^/@\s]+@", r"\1", text)
+
+
 def resolve_inside(path: str, relative_to: str) -> str:
     """The repository path of `path` as written in the file `relative_to`; PermissionError outside the repository."""
     joined = posixpath.normpath(posixpath.join(posixpath.dirname(relative_to), path))
@@ -129,5 +143,5 @@ def refusal(path: str, message: str, help: str = "") -> Diagnostic:
 
 __all__ = [
     "Alarm", "Found", "Revision", "Snapshot", "Source", "SourceError", "Trouble",
-    "is_rule_file", "references", "refusal", "resolve_inside", "shorten",
+    "is_rule_file", "nothing_found", "redact", "references", "refusal", "resolve_inside", "shorten",
 ]  # fmt: skip

@@ -284,7 +284,10 @@ class FolderSource:
 
     async def _look(self) -> Found | Trouble:
         try:
-            return await asyncio.to_thread(self.reader.look)
+            found = await asyncio.to_thread(self.reader.look)
+            if not found.snapshot.files and not found.refusals:
+                raise source.nothing_found(self.reader.target)
+            return found
         except SourceError as error:
             return Trouble(error.message, error.help, GLANCE_S)
         except OSError as error:

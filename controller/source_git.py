@@ -53,7 +53,7 @@ class GitReader:
 
     def __init__(self, url: str, ref: str, path: str, mirror: str) -> None:
         if url.startswith("-") or "::" in url.split("/", maxsplit=1)[0]:
-            raise SourceError(f"{redact(url)} is not a git url that is read here", "use https, ssh, or a path")
+            raise SourceError(f"{source.redact(url)} is not a git url that is read here", "use https, ssh, or a path")
         if ref.startswith("-") or not ref:
             raise SourceError(f"'{ref}' is not the name of a branch or a tag", "write source.git.ref: main")
         self.url = url
@@ -117,7 +117,7 @@ class GitReader:
             if pattern in found:
                 return found.get(pattern + "^{}", found[pattern])
         raise SourceError(
-            f"{redact(self.url)} has no branch or tag '{self.ref}'",
+            f"{source.redact(self.url)} has no branch or tag '{self.ref}'",
             "push one, or set source.git.ref; it is looked for again and again",
         )
 
@@ -159,7 +159,12 @@ class GitReader:
         # The ref may have moved between the two calls: what was fetched is what counts.
         with contextlib.suppress(SourceError):
             sha = self._git("rev-parse", f"{_REF}^{{commit}}").strip()
-        return None if sha == known else self.at(sha)
+        if sha == known:
+            return None
+        found = self.at(sha)
+        if not found.snapshot.files and not found.refusals:
+            raise source.nothing_found(f"'{self.path or '.'}' of {found.snapshot.revision.short}")
+        return found
 
     def close(self) -> None:
         if self._repo is not None:
@@ -264,7 +269,7 @@ class GitSourceWatcher:
         self._sentence = "not looked yet"
 
     def describe(self) -> str:
-        return f"{redact(self.reader.url)} {self.reader.ref}"
+        return f"{source.redact(self.reader.url)} {self.reader.ref}"
 
     def also(self, paths: Iterable[tuple[str, str]]) -> None:
         """Nothing: everything that counts in git is in the commit."""
@@ -355,23 +360,18 @@ def _nothing(path: str, relative_to: str) -> bytes:
     raise FileNotFoundError(2, "No such file in the repository", path)
 
 
-def redact(text: str) -> str:
-    """Without user and password of a url: error messages travel far."""
-    return re.sub(r"(\w+://)[^/@\s]+@", r"\1", text)
-
-
 def _quoted(path: str) -> str:
     return "'" + path.replace("'", "'\\''") + "'"
 
 
 def _explained(reader: GitReader, error: git.CommandError) -> SourceError:
     """Git's words as one sentence and what to do."""
-    text = redact(str(error.stderr or "").strip())
+    text = source.redact(str(error.stderr or "").strip())
     text = re.sub(r"^stderr: '|'$", "", text)
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("warning:", "hint:"))]
     said = next((line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))), lines[0] if lines else "")
     said = re.sub(r"^(fatal|error|ERROR):\s*", "", said) or f"git ended with {error.status}"
-    url = redact(reader.url)
+    url = source.redact(reader.url)
     if "does not appear to be a git repository" in text or ("not found" in text and "repository" in text):
         return SourceError(f"there is no git repository at {url}", "make it, or mend source.git.url")
     if "could not read Username" in text or "Authentication failed" in text or "Permission denied" in text:

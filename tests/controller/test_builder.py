@@ -28,9 +28,11 @@ def snapshot(text: str) -> Snapshot:
     return Snapshot(Revision("r@sha256:1", "r@sha256:1"), {"rules.d/a.yaml": text.encode()}, read)
 
 
-def play(folder: pathlib.Path, scene: Callable[[Builder], Coroutine[Any, Any, None]]) -> None:
+def play(
+    folder: pathlib.Path, scene: Callable[[Builder], Coroutine[Any, Any, None]], cancel_s: float = builder.CANCEL_S
+) -> None:
     async def act() -> None:
-        one = Builder(str(folder), [CHILD])
+        one = Builder(str(folder), [CHILD], cancel_s)
         try:
             async with asyncio.timeout(20):
                 await scene(one)
@@ -86,10 +88,10 @@ def test_a_cancelled_build_leaves_the_child_warm(tmp_path: pathlib.Path) -> None
     async def scene(one: Builder) -> None:
         await one.start()
         pid = one.pid
-        assert await _cancelled(one, "sleep") < builder.CANCEL_S
+        assert await _cancelled(one, "sleep") < 4
         assert one.pid == pid
 
-    play(tmp_path, scene)
+    play(tmp_path, scene, cancel_s=5)  # the machine may be busy, the child must not be killed for that
 
 
 def test_a_deaf_build_is_killed(tmp_path: pathlib.Path) -> None:
@@ -121,7 +123,7 @@ def test_cancelled_while_a_list_is_read(tmp_path: pathlib.Path) -> None:
         await asyncio.wait([task])
         assert (await one.build(snapshot("read"))).ok and one.pid == pid
 
-    play(tmp_path, scene)
+    play(tmp_path, scene, cancel_s=5)
 
 
 def test_a_crash_is_retried_once(tmp_path: pathlib.Path) -> None:

@@ -189,8 +189,8 @@ def api(tmp_path: pathlib.Path) -> Iterator[tuple[dict[str, Any], str]]:
     """A status API that returns what the test puts into it, and settings that name it."""
     snapshot: dict[str, Any] = {
         "active": ROW, "newest": ROW, "history": [ROW], "problems": [], "suspended": False,
-        "nodes": [{"name": "gw", "connected": True, "workers": [{"slot": 0, "pid": 9, "state": "active", "generation": 7,
-                                                               "digest": "d" * 64, "queries": 1234}]}],
+        "nodes": [{"name": "gw", "connected": True, "workers": [
+            {"slot": 0, "pid": 9, "state": "active", "generation": 7, "digest": "d" * 64, "queries": 1234}]}],
         "counters": {"queries_udp": 10, "queries_tcp": 2, "blocked": 3},
     }  # fmt: skip
 
@@ -213,7 +213,7 @@ def api(tmp_path: pathlib.Path) -> Iterator[tuple[dict[str, Any], str]]:
 
 def test_status_text(api: tuple[dict[str, Any], str]) -> None:
     """Status shows revision, workers and counters, without colours when nobody watches; 0 when all is well."""
-    snapshot, config = api
+    _, config = api
     ran = run("status", "--config", config)
     assert ran.returncode == 0, ran.stderr
     assert "main@sha1:ab “Fix [printer]” by Anna [x]" in ran.stdout and "\x1b" not in ran.stdout
@@ -260,7 +260,7 @@ def test_nobody_answers(tmp_path: pathlib.Path) -> None:
 
 
 def test_controller_alone(tmp_path: pathlib.Path) -> None:
-    """The controller serves its page without any node, refuses a second one in a sentence, and ends with 0 on SIGTERM."""
+    """The controller serves without any node, refuses a second one in a sentence, and ends with 0 on SIGTERM."""
     with lan.office(tmp_path) as office:
         controller = office.start("controller")
         lan.until(lambda: office.status().get("active"), 15, "an active revision")

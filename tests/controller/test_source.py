@@ -184,6 +184,20 @@ def test_folder_events(folder: pathlib.Path) -> None:
     asyncio.run(play())
 
 
+def test_an_empty_folder_changes_nothing(folder: pathlib.Path) -> None:
+    """A folder that lost all its rule files (not mounted, moved away) is trouble, not an empty set of rules."""
+
+    async def play() -> None:
+        events = FolderSource(str(folder)).events()
+        assert isinstance(await following(events), Found)
+        (folder / "a.yaml").unlink()
+        trouble = await following(events)
+        assert isinstance(trouble, Trouble) and "no rule files" in trouble.message
+        await events.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(play())
+
+
 # --- git --------------------------------------------------------------------------------------------------------------
 
 
@@ -217,6 +231,12 @@ def test_git_events(tmp_path: pathlib.Path) -> None:
         sha = await asyncio.to_thread(push, work, "Forced", a="version: 1 \n")
         forced = await following(events)
         assert isinstance(forced, Found) and forced.snapshot.revision.sha == sha and forced.content != found.content
+        git(work, "rm", "-q", "-r", "rules.d")
+        (work / "rules.d").mkdir()
+        (work / "rules.d" / "README").write_text("x")
+        await asyncio.to_thread(push, work, "All rules gone")
+        trouble = await following(events)
+        assert isinstance(trouble, Trouble) and "no rule files (*.yaml) in 'rules.d' of main@sha1:" in trouble.message
         await events.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(play())
@@ -279,7 +299,7 @@ def test_git_refuses_dangerous_urls(tmp_path: pathlib.Path) -> None:
     for url in ("ext::sh -c id", "--upload-pack=id"):
         with pytest.raises(SourceError):
             GitSourceWatcher(GitSource(url), str(tmp_path))
-    assert source_git.redact("https://me:secret@host/x") == "https://host/x"
+    assert source.redact("https://me:secret@host/x") == "https://host/x"
     with pytest.raises(SourceError, match="not in this version"):
         GitSourceWatcher(GitSource("/x", signatures_mode="require"), str(tmp_path))
 

@@ -65,7 +65,8 @@ def test_the_greeting(office: lan.Lan) -> None:
 def test_a_save_reaches_every_worker_within_a_second(office: lan.Lan) -> None:
     """A changed record is what every worker answers, within a second of the save."""
     for word in ("two", "three", "one"):
-        rules = re.sub(r"type: TXT, value: \w+", f"type: TXT, value: {word}", (office.rules / "office.yaml").read_text())
+        text = (office.rules / "office.yaml").read_text()
+        rules = re.sub(r"type: TXT, value: \w+", f"type: TXT, value: {word}", text)
         office.write("office.yaml", rules)
         saved = time.monotonic()
         lan.until(lambda word=word: office.dig("version.office.example", "TXT").data == [f'"{word}"'], 5)  # type: ignore[misc]
@@ -148,3 +149,27 @@ def test_a_port_in_use(tmp_path: pathlib.Path) -> None:
         assert run.popen.returncode == 2
         assert "in use" in run.text() and "Traceback" not in run.text()
         assert first.dig("printer.office.example").data == ["10.0.20.15"]
+
+
+def test_without_rules_yet(tmp_path: pathlib.Path) -> None:
+    """Without a folder of rules `run` stays up, answers SERVFAIL with a reason, and begins when there are rules."""
+    with lan.office(tmp_path) as one:
+        away = one.rules.with_name("away")
+        one.rules.rename(away)
+        run = one.start("run")
+        lan.until(lambda: any("there is no folder" in p["message"] for p in one.status().get("problems", ())), 10)
+        lan.until(lambda: (a := one.dig("printer.office.example", "A")).rcode == "SERVFAIL" and "14" in a.ede, 15)
+        assert one.get("/readyz")[0] == 503 and one.verb("status").returncode == 1
+        away.rename(one.rules)
+        one.answers()
+        assert one.dig("printer.office.example").data == ["10.0.20.15"]
+        assert run.popen.poll() is None
+
+
+def test_interrupt_from_the_terminal(tmp_path: pathlib.Path) -> None:
+    """Ctrl-C reaches every process of the terminal at once; it still ends with 0 and without a traceback."""
+    with lan.office(tmp_path) as one:
+        run = one.start("run")
+        one.answers()
+        assert run.end(signal.SIGINT, 5) == 0
+        assert "Traceback" not in run.text()

@@ -42,8 +42,8 @@ def test_a_bad_commit(office: lan.Lan) -> None:
     before = office.dig("version.office.example", "TXT").data
     office.write("bad.yaml", "version: 1\nrulez: []\n")
     sha = office.push("A mistake")
-    status = lan.until(lambda: (s := office.status())["newest"]["sha"] == sha and s["newest"]["state"] == "refused" and s, 5)
-    assert "rules.d/bad.yaml:2:1" in status["newest"]["problems_text"] and "rules" in status["newest"]["problems_text"]
+    newest = lan.until(lambda: (n := office.status()["newest"])["sha"] == sha and n["state"] == "refused" and n, 5)
+    assert "rules.d/bad.yaml:2:1" in newest["problems_text"] and "did you mean 'rules'" in newest["problems_text"]
     assert office.dig("version.office.example", "TXT").data == before
     (office.rules / "bad.yaml").unlink()
     sha = office.push("Mended")

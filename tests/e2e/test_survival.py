@@ -49,7 +49,8 @@ def test_run_brings_its_halves_back(tmp_path: pathlib.Path) -> None:
         run = office.start("run")
         office.answers()
         children = pathlib.Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-        named = {pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[2].decode(): int(pid) for pid in children}
+        words = {int(pid): pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in children}
+        named = {found[2].decode(): pid for pid, found in words.items()}
         os.kill(named["controller"], signal.SIGKILL)
         assert office.dig("printer.office.example").data == ["10.0.20.15"]
         lan.until(lambda: office.status() == {}, 5)
@@ -83,3 +84,16 @@ def test_two_halves_from_two_files(tmp_path: pathlib.Path) -> None:
         office.start("dnsd", "dnsd", "--config", str(tmp_path / "dnsd.yaml"))
         office.answers()
         assert office.dig("printer.office.example").data == ["10.0.20.15"]
+
+
+def test_run_is_killed(tmp_path: pathlib.Path) -> None:
+    """When `run` itself is killed no orphan holds the ports, and the next `run` serves."""
+    with lan.office(tmp_path) as office:
+        run = office.start("run")
+        office.answers()
+        run.end(signal.SIGKILL)
+        lan.until(lambda: office.status() == {}, 6)
+        lan.until(lambda: not lan.dig(office.dns, "printer.office.example", timeout_s=1).rcode, 6)
+        office.start("run")
+        office.answers()
+        assert office.everywhere("printer.office.example", "A") == {"10.0.20.15"}
