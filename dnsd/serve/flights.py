@@ -136,10 +136,10 @@ class Flights:
     def _land(self, key: bytes, outcome: Outcome) -> None:
         flight = self._flights.pop(key)
         self.askers -= len(flight.misses)
-        if outcome.response is not None:
-            self._answers.store(flight.misses[0], outcome.response)
         for miss in flight.misses:
             self._reply(miss, outcome)
+        if outcome.response is not None:  # the clients first
+            self._answers.store(flight.misses[0], outcome.response)
 
     def _reply(self, miss: Miss, outcome: Outcome) -> None:
         wire = self._answers.finish(miss, outcome.response, outcome.ede, outcome.text)

@@ -256,7 +256,7 @@ def test_without_a_table_a_node_waits_then_says_not_ready(tmp_path: pathlib.Path
     with node(tmp_path) as made:
         made.start(wait=False, NODE_WITHOUT_TABLE_MS="1500")
         query = dns.message.make_query("printer.office.test", "A", use_edns=0)
-        time.sleep(0.8)
+        made.until(lambda: len(made.said("hello")) == 2)
         response = dns.query.udp(query, "127.0.0.1", port=made.port, timeout=5)
         assert response.rcode() == 2 and [int(option.code) for option in response.options] == [14]
         made.publish()
