@@ -52,7 +52,7 @@ def check_snapshot(snapshot: Snapshot, today: datetime.date | None = None) -> Ch
         # Lint on top of errors would mostly be their consequence ("never used").
         return CheckResult(None, tuple(tests), tuple(in_order(_allowed(snapshot, found))))
     assert ruleset is not None
-    found += checks.check(ruleset, today or datetime.datetime.now(datetime.timezone.utc).date(), tests)
+    found += checks.check(ruleset, today or datetime.datetime.now(datetime.UTC).date(), tests)
     found = _allowed(snapshot, found)
     failed = any(finding.is_error for finding in found)
     return CheckResult(None if failed else ruleset, tuple(tests), tuple(in_order(found)))

@@ -34,9 +34,7 @@ _WORDS = {codes.RULE_BLOCK: "blocks", codes.RULE_ALLOW: "allows", codes.RULE_RED
 _RANK = {codes.RULE_ALLOW: 0, codes.RULE_REDIRECT: 1, codes.RULE_BLOCK: 2}  # step (6) of the precedence
 
 
-def check(
-    ruleset: RuleSet, today: datetime.date | None = None, tests: Sequence[RuleTest] = ()
-) -> list[Diagnostic]:
+def check(ruleset: RuleSet, today: datetime.date | None = None, tests: Sequence[RuleTest] = ()) -> list[Diagnostic]:
     """All findings about a rule set, in order of place. Without `today` nothing is said about expiry."""
     enabled = [rule for rule in ruleset.rules.values() if rule.enabled]
     out: list[Diagnostic] = []
@@ -98,7 +96,9 @@ def _ties(ruleset: RuleSet, rules: Iterable[Rule]) -> Iterator[tuple[Diagnostic,
 
 def _tie(first: Rule, first_index: int, second: Rule, index: int) -> Diagnostic:
     pattern = second.patterns[index]
-    met = _equal_or_absent(first.schedule or "", second.schedule or "") and _equal_or_absent(first.exempts, second.exempts)
+    met = _equal_or_absent(first.schedule or "", second.schedule or "") and _equal_or_absent(
+        first.exempts, second.exempts
+    )
     related = [(first.patterns[first_index].where, f"rule {first.name!r} says otherwise")]
     words = f"rules {first.name!r} and {second.name!r} give different answers for {pattern.text!r} to the same clients"
     if met and pattern.kind != LIST:
@@ -116,9 +116,7 @@ def _meet(ruleset: RuleSet, one: str | None, other: str | None) -> bool:
     if len({window.timezone for window in (*first, *second)}) > 1:
         return True
     ranges = [list(_week(window)) for window in second]
-    return any(
-        a < d and c < b for window in first for a, b in _week(window) for listed in ranges for c, d in listed
-    )
+    return any(a < d and c < b for window in first for a, b in _week(window) for listed in ranges for c, d in listed)
 
 
 def _week(window: Window) -> Iterator[tuple[int, int]]:
@@ -206,7 +204,9 @@ def _circles(ruleset: RuleSet) -> Iterator[Diagnostic]:
         reported.update(path)
         chain = " → ".join(names.to_text(step) for step in (*path, start))
         related = [(owners.aliases[step].where, "and on from here") for step in path[1:]]
-        yield found("E028", f"these aliases lead in a circle: {chain}", alias.where, "let one of them end in data", related)
+        yield found(
+            "E028", f"these aliases lead in a circle: {chain}", alias.where, "let one of them end in data", related
+        )
 
 
 # --- what can never be reached ----------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def _forwards(ruleset: RuleSet, rules: Iterable[Rule]) -> Iterator[Diagnostic]:
         name = names.to_text(forward.name)
         if zone is not None:
             own = names.to_text(zone.name)
-            words = f"{name} is forwarded, but we own {own}" if zone.name != forward.name else f"{name} is forwarded and owned"
+            words = f"{name} is forwarded, but we own {own if zone.name != forward.name else 'it'}"
             help = "own names are answered here and never forwarded; delete the forward entry or the zone"
             yield found("E029", words, forward.where, help, [(zone.where, "the zone")])
         elif forward.name != names.ROOT:
@@ -235,7 +235,14 @@ def _stopped(name: bytes, where: Where, rules: Sequence[Rule]) -> Iterator[Diagn
         for p in rule.patterns
     )
     for rule in rules:
-        if rule.action != codes.RULE_BLOCK or rule.applies or rule.schedule or rule.qtypes or rule.exempts or open_below:
+        if (
+            rule.action != codes.RULE_BLOCK
+            or rule.applies
+            or rule.schedule
+            or rule.qtypes
+            or rule.exempts
+            or open_below
+        ):
             continue
         for p in rule.patterns:
             if p.kind == SELF_AND_BELOW and (p.name == name or names.is_below(name, p.name)):
@@ -249,7 +256,7 @@ def _targets(ruleset: RuleSet, rules: Iterable[Rule]) -> Iterator[Diagnostic]:
     """Redirects to a name of ours that does not exist."""
     owners = _Owners(ruleset)
     for rule in rules:
-        for pattern, target in zip(rule.patterns, rule.redirections):
+        for pattern, target in zip(rule.patterns, rule.redirections, strict=False):
             zone = _owner_zone(ruleset, target.name) if target.name else None
             if zone is not None and owners.match(target.name) is None:
                 words = f"{pattern.text!r} is redirected to {names.to_text(target.name)}, which does not exist"
@@ -288,7 +295,9 @@ def _shadowed(rules: Sequence[Rule], tied: set[tuple[str, str]]) -> Iterator[Dia
         if len(covered) == len(rule.patterns) > 1 and len({other.name for _, other, _ in covered}) == 1:
             other, by = covered[0][1], covered[0][2]
             words = f"rule {rule.name!r} never decides: rule {other.name!r} always wins"
-            yield found("W101", words, rule.where, "delete it, or change its priority", [(by.where, f"rule {other.name!r}")])
+            yield found(
+                "W101", words, rule.where, "delete it, or change its priority", [(by.where, f"rule {other.name!r}")]
+            )
             continue
         for pattern, other, by in covered:
             same = other.action == rule.action and by.text == pattern.text

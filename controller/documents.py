@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import yaml
 
@@ -250,7 +251,7 @@ class _Builder:
         parent.pairs[key.text] = (key, node)
         parent.value[key.text] = node.value  # type: ignore[index]
 
-    def _scalar(self, event: yaml.ScalarEvent) -> Node:
+    def _scalar(self, event: Any) -> Node:
         start, end = event.start_mark, event.end_mark
         node = Node(SCALAR, self.path, (start.line + 1, start.column + 1, end.line + 1, end.column + 1), None)
         text = event.value
@@ -264,7 +265,7 @@ class _Builder:
             self._marks(event, node)
         return node
 
-    def _collection(self, event: yaml.CollectionStartEvent, kind: str) -> Node:
+    def _collection(self, event: Any, kind: str) -> Node:
         start, end = event.start_mark, event.end_mark
         span = (start.line + 1, start.column + 1, end.line + 1, end.column + 1)
         node = Node(kind, self.path, span, {} if kind == MAPPING else [])
@@ -273,7 +274,7 @@ class _Builder:
             self._marks(event, node)
         return node
 
-    def _close(self, node: Node, event: yaml.CollectionEndEvent) -> None:
+    def _close(self, node: Node, event: Any) -> None:
         """A flow collection ends at its bracket; of a block only the first key or element is shown."""
         line, column, _, _ = node._span
         if node.quoted:
@@ -283,23 +284,23 @@ class _Builder:
         if first is not None:
             node._span = first._span
 
-    def _marks(self, event: yaml.NodeEvent, node: Node) -> None:
+    def _marks(self, event: Any, node: Node) -> None:
         if event.anchor is not None:
-            help = f"write the value out where it is needed; if it is text, put quotes around it: \"&{event.anchor}\""
+            help = f'write the value out where it is needed; if it is text, put quotes around it: "&{event.anchor}"'
             self._refuse(f"the anchor '&{event.anchor}' is not used in rule files", self._first(event), help)
         elif event.tag not in (None, "!"):
             short = str(event.tag).replace("tag:yaml.org,2002:", "!!")
-            help = f"leave it out; if it is text, put quotes around it: \"{short}\""
+            help = f'leave it out; if it is text, put quotes around it: "{short}"'
             self._refuse(f"the tag '{short}' is not used in rule files", self._first(event), help)
 
-    def _first(self, event: yaml.NodeEvent) -> Where:
+    def _first(self, event: Any) -> Where:
         mark = event.start_mark
         return Where(self.path, mark.line + 1, mark.column + 1, mark.line + 1, mark.column + 2)
 
-    def _alias(self, event: yaml.AliasEvent) -> Node:
+    def _alias(self, event: Any) -> Node:
         start, end = event.start_mark, event.end_mark
         node = Node(SCALAR, self.path, (start.line + 1, start.column + 1, end.line + 1, end.column + 1), None)
-        help = f"write the value out; if it is a wildcard, put quotes around it: \"*.{event.anchor}\""
+        help = f'write the value out; if it is a wildcard, put quotes around it: "*.{event.anchor}"'
         self._refuse(f"the alias '*{event.anchor}' is not used in rule files", node.where, help)
         node.value = node.text = f"*{event.anchor}"  # not null: that would be a second finding
         return node

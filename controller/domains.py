@@ -44,13 +44,8 @@ def name(text: str) -> bytes:
     ascii_text = to_ascii(text)
     if not _NAME.fullmatch(ascii_text):
         raise DomainError(f"{text!r} is not a domain name", _hint(text))
-    if re.fullmatch(r"[0-9.]+", ascii_text):
-        try:
-            ipaddress.IPv4Address(ascii_text)
-        except ValueError:
-            pass
-        else:
-            raise DomainError(f"{text!r} is an address, not a domain name", "rules match the name that is asked for")
+    if re.fullmatch(r"([0-9]{1,3}\.){3}[0-9]{1,3}", ascii_text):
+        raise DomainError(f"{text!r} is an address, not a domain name", "rules match the name that is asked for")
     try:
         return names.from_text(ascii_text)
     except names.NameSyntaxError as error:
@@ -63,13 +58,15 @@ def _hint(text: str) -> str:
     if "://" in text or "/" in text:
         return f"write only the name: {bare}" if bare and _NAME.fullmatch(bare.lower()) else "write only the name"
     if "^" in text or text.startswith("|"):
-        return f"rules do not use filter syntax; write: {bare}" if _NAME.fullmatch(bare.lower()) else "write only the name"
+        return (
+            f"rules do not use filter syntax; write: {bare}" if _NAME.fullmatch(bare.lower()) else "write only the name"
+        )
     if text.startswith(("*.", "=")):
         return "'*.' and '=' belong to rules only; here a name means itself and everything below"
     if "*" in text:
-        return "a wildcard stands only at the beginning, as in \"*.example.com\""
-    if text.startswith("."):
-        return f"write {text[1:]} (itself and everything below) or \"*{text}\" (only below)"
+        return 'a wildcard stands only at the beginning, as in "*.example.com"'
+    if text.startswith(".") and len(text) > 1:
+        return f'write {text[1:]} (itself and everything below) or "*{text}" (only below)'
     if ".." in text:
         return "there are two dots in a row"
     if any(c.isspace() for c in text) or "," in text:
@@ -80,9 +77,8 @@ def _hint(text: str) -> str:
         pass
     else:
         return "this is an address"
-    if ":" in text:
-        if text.rpartition(":")[2].isdigit():
-            return "a name has no port; write only the name"
+    if ":" in text and text.rpartition(":")[2].isdigit():
+        return "a name has no port; write only the name"
     return "names are letters, digits, '-' and '_' in labels of at most 63, with dots between"
 
 
@@ -97,7 +93,9 @@ def pattern(text: str) -> tuple[str, bytes, str]:
         return LIST, b"", value
     if len(text) > 1 and text.startswith("/") and text.endswith("/"):
         raise DomainError(
-            f"the regular expression {text} is not in this version", 'write names, or "*.example.com" for what is below', "E030"
+            f"the regular expression {text} is not in this version",
+            'write names, or "*.example.com" for what is below',
+            "E030",
         )
     if text.startswith("*."):
         return BELOW, _part(text, text[2:]), ""

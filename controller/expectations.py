@@ -1,4 +1,4 @@
-"""The `tests` section: questions and what is expected of the answers, as `RuleTest` values. Running them is `ruletest`."""
+"""The `tests` section: questions and what is expected, as `RuleTest` values. Running them is `ruletest`."""
 
 from __future__ import annotations
 

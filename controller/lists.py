@@ -198,7 +198,11 @@ def _rest(rest: bytes, shape: str, first_line: int, odd: list[bytes], report: _R
         why = ""
         if shape != DOMAINS and len(words) >= 2 and words[0] in _NULLS:
             words = words[1:]
-        elif shape != DOMAINS and len(words) >= 2 and re.fullmatch(rb"[0-9.]+|[0-9a-f]*:[0-9a-f:.]*(%[a-z0-9]+)?", words[0]):
+        elif (
+            shape != DOMAINS
+            and len(words) >= 2
+            and re.fullmatch(rb"[0-9.]+|[0-9a-f]*:[0-9a-f:.]*(%[a-z0-9]+)?", words[0])
+        ):
             if all(word in _USUAL for word in words[1:]):
                 continue
             why = "its address is not 0.0.0.0"

@@ -48,9 +48,11 @@ def network(text: str) -> tuple[int, int, int] | None:
             try:
                 loose = ipaddress.ip_network(text, strict=False)
             except ValueError:
-                raise MemberError(f"{text!r} is not a network", "a network is written 10.0.0.0/24 or fd00::/64") from None
+                help = "a network is written 10.0.0.0/24 or fd00::/64"
+                raise MemberError(f"{text!r} is not a network", help) from None
             words = f"{text!r} has bits set beyond its prefix"
-            raise MemberError(words, f"write {loose} for the network, or {text.split('/')[0]} for one address") from None
+            help = f"write {loose} for the network, or {text.partition('/')[0]} for one address"
+            raise MemberError(words, help) from None
         return net.version, int(net.network_address), int(net.broadcast_address)
     first_text, dash, last_text = (part.strip() for part in text.partition("-"))
     first = address(first_text) if dash else None
@@ -61,7 +63,8 @@ def network(text: str) -> tuple[int, int, int] | None:
             hint = f"write {first_text}-{tail}" if tail else "a range is written 10.0.0.10-10.0.0.19"
             raise MemberError(f"{text!r} is not a range of addresses", hint)
         if first.version != last.version:
-            raise MemberError(f"{text!r} begins in IPv{first.version} and ends in IPv{last.version}", "write two ranges")
+            words = f"{text!r} begins in IPv{first.version} and ends in IPv{last.version}"
+            raise MemberError(words, "write two ranges")
         if int(first) > int(last):
             raise MemberError(f"the range {text!r} ends before it begins", f"write {last}-{first}")
         return first.version, int(first), int(last)

@@ -147,5 +147,3 @@ def end_of_day(day: datetime.date, timezone: str) -> int:
     """The first second (UTC epoch) after a day in a time zone."""
     midnight = datetime.datetime.combine(day + datetime.timedelta(days=1), datetime.time(), zoneinfo.ZoneInfo(timezone))
     return int(midnight.timestamp())
-
-

@@ -118,7 +118,8 @@ def from_mapping(number: int, fields: Mapping[str, str]) -> str:
     if known is None:
         example = _EXAMPLES.get(type_name, "")
         raise RecordError(
-            f"the data of {type_name} is written as a text, not as a block", f"for example: {example}" if example else ""
+            f"the data of {type_name} is written as a text, not as a block",
+            f"for example: {example}" if example else "",
         )
     values: dict[str, str] = {}
     for key, value in fields.items():

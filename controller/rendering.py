@@ -90,7 +90,9 @@ def _text(diagnostics: Sequence[Diagnostic], sources: Mapping[str, bytes], color
         out.append(f"{' ' * gutter}{paint(_BLUE, '-->')} {d.where.path}:{d.where.line}:{d.where.column}")
         out += _snippet(d.where, _lines(sources, cache, d.where.path), gutter, mark, paint)
         for place, remark in d.related:
-            out.append(f"{' ' * gutter}{paint(_BLUE, ':::')} {place.path}:{place.line}:{place.column}: {_clean(remark)}")
+            out.append(
+                f"{' ' * gutter}{paint(_BLUE, ':::')} {place.path}:{place.line}:{place.column}: {_clean(remark)}"
+            )
             out += _snippet(place, _lines(sources, cache, place.path), gutter, _BLUE, paint)
         if d.help:
             out.append(f"{' ' * gutter} {paint(_BLUE, '=')} {paint(_BOLD, 'help')}: {_clean(d.help)}")
@@ -170,7 +172,10 @@ def _gitlab(diagnostics: Sequence[Diagnostic], sources: Mapping[str, bytes]) -> 
                 "check_name": d.code,
                 "fingerprint": hashlib.sha256(f"{key}\0{seen[key]}".encode()).hexdigest()[:32],
                 "severity": "major" if d.is_error else "minor",
-                "location": {"path": d.where.path, "lines": {"begin": d.where.line, "end": d.where.end_line or d.where.line}},
+                "location": {
+                    "path": d.where.path,
+                    "lines": {"begin": d.where.line, "end": d.where.end_line or d.where.line},
+                },
             }
         )
     return json.dumps(listed, indent=2, ensure_ascii=False) + "\n"
@@ -210,7 +215,9 @@ def _junit(diagnostics: Sequence[Diagnostic], sources: Mapping[str, bytes]) -> s
     paths = sorted({*sources, *(d.where.path for d in diagnostics)})
     failed = {d.where.path for d in diagnostics if d.is_error}
     out = ['<?xml version="1.0" encoding="utf-8"?>']
-    out.append(f'<testsuite name="nexoraldns check" tests="{len(paths)}" failures="{len(failed)}" errors="0" skipped="0">')
+    out.append(
+        f'<testsuite name="nexoraldns check" tests="{len(paths)}" failures="{len(failed)}" errors="0" skipped="0">'
+    )
     for path in paths:
         own = [d for d in diagnostics if d.where.path == path]
         out.append(f'  <testcase classname="check" name={quoteattr(path)} file={quoteattr(path)}>')

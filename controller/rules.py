@@ -1,4 +1,4 @@
-"""Documents to a `RuleSet`: every section read, every reference resolved, every default filled in, all findings at once.
+"""Documents to a `RuleSet`: every section read, every reference resolved, every default filled in.
 
 A part that is wrong is reported and left out, and the rest is still read, so one run shows everything. When there
 was any error there is no rule set. Shapes are the schema's business: what it refuses is stepped over here.
@@ -34,7 +34,6 @@ from controller.ruleset import (
     Rule,
     RuleSet,
     RuleTest,
-    Schedule,
     Server,
     Snapshot,
     Zone,
@@ -115,7 +114,9 @@ def _reply(g: Gathered, node: Node) -> Reply | None:
             return None
         if single not in addresses:
             addresses.append(single)
-    return Reply(codes.REPLY_ADDRESSES, tuple(sorted(addresses, key=lambda a: (a.version, int(a))))) if addresses else None
+    return (
+        Reply(codes.REPLY_ADDRESSES, tuple(sorted(addresses, key=lambda a: (a.version, int(a))))) if addresses else None
+    )
 
 
 def _list(g: Gathered, snapshot: Snapshot, name: str, key: Node, node: Node) -> NameList:
@@ -156,7 +157,9 @@ def _list_file(g: Gathered, snapshot: Snapshot, node: Node, file: Node) -> bytes
         return None
     except PermissionError as error:
         reason = error.strerror or str(error) or "it may not be read"
-        g.add("E006", f"the file {file.text!r} cannot be read: {reason}", file.where, "keep it in the folder of the rules")
+        g.add(
+            "E006", f"the file {file.text!r} cannot be read: {reason}", file.where, "keep it in the folder of the rules"
+        )
         return None
     except OSError as error:
         g.add("E006", f"the file {file.text!r} cannot be read: {error.strerror or error}", file.where)
@@ -205,9 +208,9 @@ def _rule(g: Gathered, defaults: Defaults, key: Node, node: Node) -> Rule | None
     exempts = _references(g, node, "except")
     when = node.get("when")
     schedule = None
-    if when is not None and when.kind == SCALAR and when.value is not None:
-        if g.reference("schedule", when.text, when.where, g.entries["schedules"]):
-            schedule = when.text
+    named = when is not None and when.kind == SCALAR and when.value is not None
+    if when is not None and named and g.reference("schedule", when.text, when.where, g.entries["schedules"]):
+        schedule = when.text
     reply_node, ttl_node, enabled = node.get("reply"), node.get("ttl"), node.get("enabled")
     reply = _reply(g, reply_node) if reply_node is not None else None
     if reply_node is not None and action in ("allow", "redirect"):
@@ -262,7 +265,7 @@ def _redirection(g: Gathered, node: Node) -> Redirection | None:
                 addresses.append(single)
             continue
         if len(nodes) > 1:
-            g.add("E012", f"{item.text!r} is not an address", item.where, "several targets are addresses; a name stands alone")
+            g.add("E012", f"{item.text!r} is not an address", item.where, "several targets must be addresses")
             return None
         try:
             return Redirection((), domain_name(item.text))
@@ -309,7 +312,8 @@ def _zones(g: Gathered, default_ttl: int) -> dict[bytes, Zone]:
             g.add(error.code, error.message, key.where, error.help)
             continue
         if name == names.ROOT:
-            g.add("E012", "the root is not a zone that we can own", key.where, "name the zone, for example office.example.com")
+            help = "name the zone, for example office.example.com"
+            g.add("E012", "the root is not a zone that we can own", key.where, help)
         elif name in keys:
             g.twice("zone", names.to_text(name), key, keys[name])
         elif node.kind == MAPPING:

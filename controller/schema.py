@@ -42,7 +42,7 @@ def load(name: str) -> dict[str, Any]:
 @functools.cache
 def _validator(name: str) -> jsonschema.Draft202012Validator:
     def resource(other: str) -> referencing.Resource[Any]:
-        return referencing.Resource(load(other), DRAFT202012)
+        return DRAFT202012.create_resource(load(other))
 
     tests = resource(TESTS)
     registry: referencing.Registry[Any] = referencing.Registry().with_resource("tests.schema.json", tests)
@@ -75,7 +75,8 @@ def check(document: Document, name: str = RULES) -> list[Diagnostic]:
 # Each item that is known is replaced by a short one that is valid, so that all paths stay as they are.
 _STANDINS: dict[str, Any] = {
     "rules": {"name": "x", "block": "x"}, "groups": {"members": "x"}, "clients": {"ids": "x"},
-    "lists": {"domains": "x"}, "zones": {}, "forward": "x", "tests": {"name": "x", "query": {"name": "x"}, "expect": {"rule": "x"}},
+    "lists": {"domains": "x"}, "zones": {}, "forward": "x",
+    "tests": {"name": "x", "query": {"name": "x"}, "expect": {"rule": "x"}},
 }  # fmt: skip
 _VALID_MAX = 100_000
 _valid: set[str] = set()

@@ -37,7 +37,7 @@ def explain_syntax(
     if special is None or _tab(lines, place, opened, problem) is not None:
         return _explain(path, lines, place, opened, problem), None
     (row, column), end, value = special
-    help = f'put quotes around it: "{value}" (\'{value[0]}\' has a meaning of its own in YAML: {_SPECIAL[value[0]]})'
+    help = f"put quotes around it: \"{value}\" ('{value[0]}' has a meaning of its own in YAML: {_SPECIAL[value[0]]})"
     where = Where(path, row + 1, column + 1, row + 1, max(end, column + 1) + 1)
     message = f"{value!r} is not plain text in YAML"
     return found("E001", message, where, help), sum(len(line) + 1 for line in lines[:row]) + column
@@ -83,7 +83,9 @@ def _explain(path: str, lines: list[str], place: tuple[int, int], opened: tuple[
     if "mapping values are not allowed" in problem:
         return _colon(line_at(row), line_at(row - 1) if row else "", place, refuse)
     if "sequence entries are not allowed" in problem:
-        return refuse("a list cannot begin on the line of its key", place, column + 1, "put '- ' on a line of its own below")
+        return refuse(
+            "a list cannot begin on the line of its key", place, column + 1, "put '- ' on a line of its own below"
+        )
     if "expected '-'" in problem and column == opened[1]:
         help = "every line of this block must begin with '- ', or must be indented further"
         return refuse("a list and keys are mixed in one block", place, _plain_end(line_at(row), column), help)
@@ -101,7 +103,9 @@ def _explain(path: str, lines: list[str], place: tuple[int, int], opened: tuple[
         return refuse(f"there is nothing that this '{character}' could close or separate", place, column + 1)
     if row >= len(lines) - 1 and not character:
         return refuse("the file ends in the middle of a value", (max(row - 1, 0), 0), len(line_at(row - 1)))
-    return refuse(f"this is not YAML: {problem}", place, _plain_end(line_at(row), column), "put quotes around the value")
+    return refuse(
+        f"this is not YAML: {problem}", place, _plain_end(line_at(row), column), "put quotes around the value"
+    )
 
 
 def _special(

@@ -23,9 +23,7 @@ _OWNER = re.compile(r"(\*|[a-z0-9_/-]+)(\.[a-z0-9_/-]+)*\.?")
 TtlReader = Callable[[Node], int | None]
 
 
-def build(
-    zone: bytes, where: Where, node: Node, default_ttl: int, read_ttl: TtlReader, out: list[Diagnostic]
-) -> Zone:
+def build(zone: bytes, where: Where, node: Node, default_ttl: int, read_ttl: TtlReader, out: list[Diagnostic]) -> Zone:
     """Make one zone; findings are added to `out`, what they concern is left out of the zone."""
     ttl_node = node.get("ttl")
     ttl = read_ttl(ttl_node) if ttl_node is not None else None
@@ -66,7 +64,7 @@ class _ZoneBuilder:
         if not _OWNER.fullmatch(ascii_text):
             help = "owners are written relative to the zone, as in 'printer', '_ldap._tcp', '\"*.apps\"' or '\"@\"'"
             if "*" in text:
-                help = "a wildcard is the first label: \"*.apps\""
+                help = 'a wildcard is the first label: "*.apps"'
             self.out.append(found("E023", f"{text!r} is not an owner name", key.where, help))
             return None
         try:
@@ -87,7 +85,9 @@ class _ZoneBuilder:
 
     def _surprise(self, node: Node, text: str, meant: bytes, instead: str) -> None:
         help = f"write {instead} or, with a final dot, {text.rstrip('.')}."
-        self.out.append(found("W111", f"{text!r} has no final dot, so it means {names.to_text(meant)}", node.where, help))
+        self.out.append(
+            found("W111", f"{text!r} has no final dot, so it means {names.to_text(meant)}", node.where, help)
+        )
 
     def entry(self, owner: bytes, node: Node) -> None:
         """What one owner holds: an address, a mapping, or a list of those."""
@@ -143,7 +143,7 @@ class _ZoneBuilder:
             self.out.append(found("E025", "a SOA stands at the zone's own name only", node.where, help))
             return
         if number == codes.TYPE_NS and owner != self.zone:
-            help = "the names below it are still answered from this zone; to ask other servers, use 'forward' outside of it"
+            help = "the names below it are still answered from this zone; 'forward' works outside of own zones"
             self.out.append(found("W112", f"this NS does not delegate {names.to_text(owner)}", node.where, help))
         same = self._seen.get((owner, number, wire))
         if same is not None:
@@ -152,7 +152,9 @@ class _ZoneBuilder:
             return
         in_set = self._ttls.get((owner, number))
         if in_set is not None and in_set.ttl != ttl:
-            words = f"the {codes.qtype_name(number)} records of {names.to_text(owner)} have the TTLs {in_set.ttl} and {ttl}"
+            words = (
+                f"the {codes.qtype_name(number)} records of {names.to_text(owner)} have the TTLs {in_set.ttl} and {ttl}"
+            )
             help = f"one set of records has one TTL (RFC 2181): {min(ttl, in_set.ttl)} is used for all of them"
             self.out.append(found("W112", words, node.where, help, [(in_set.where, "the other one")]))
         shown = text if number in (codes.TYPE_A, codes.TYPE_AAAA) else records.shown(number, wire)
@@ -161,7 +163,7 @@ class _ZoneBuilder:
         self._ttls.setdefault((owner, number), record)
         self.records.append(record)
         point = records.target(number, wire)
-        last = text.split()[-1] if text.split() else ""
+        last = text.rsplit(maxsplit=1)[-1] if text.split() else ""
         if point is not None and not last.endswith((".", "@")) and "." in last:
             self._relative.append((node, last, point))
 
@@ -185,7 +187,9 @@ class _ZoneBuilder:
         if not soas:
             wire = records.soa(self.zone, self.ttl)
             ttl = max(10, min(self.ttl, 3600))
-            self.records.append(Record(self.zone, codes.TYPE_SOA, ttl, wire, records.shown(codes.TYPE_SOA, wire), where))
+            self.records.append(
+                Record(self.zone, codes.TYPE_SOA, ttl, wire, records.shown(codes.TYPE_SOA, wire), where)
+            )
         if not any(r.rtype in (codes.TYPE_NS, codes.TYPE_CNAME) for r in apex):
             self.records.append(Record(self.zone, codes.TYPE_NS, self.ttl, self.zone, self.text + ".", where))
         owners = {r.owner for r in self.records}

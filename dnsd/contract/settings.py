@@ -12,23 +12,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import ipaddress
 import os.path
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from dnsd.contract import settings_values as values_of
+from dnsd.contract.settings_values import PRIVATE, Network, duration, size, split_listen
+
+__all__ = ["PRIVATE", "Network", "Settings", "SettingsError", "duration", "load", "size", "split_listen", "variable"]
 
 PREFIX = "NEXORALDNS_"
-# What the word `private` stands for in `allow` (RFC 1918, 6598, 3927, 4193, 4291, 1122).
-PRIVATE: tuple[Network, ...] = tuple(
-    ipaddress.ip_network(text)
-    for text in (
-        "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16",
-        "::1/128", "fc00::/7", "fe80::/10",
-    )
-)  # fmt: skip
 
 
 class SettingsError(ValueError):
@@ -137,251 +130,47 @@ class Settings:
     querylog: QuerylogSettings
 
 
-# --- reading single values: each returns the value or raises ValueError with a sentence -------------------------------
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_DURATION = re.compile(r"(\d+)(ms|s|m|h|d|w)")
-_SIZES = {"": 1, "B": 1, "K": 1 << 10, "KIB": 1 << 10, "KB": 1000, "M": 1 << 20, "MIB": 1 << 20, "MB": 1000**2,
-          "G": 1 << 30, "GIB": 1 << 30, "GB": 1000**3}  # fmt: skip
-
-
-def duration(value: object) -> float:
-    """Read `30s`, `1h30m`, `250ms` or a number of seconds; raises ValueError with a sentence."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e10:
-        return float(value)
-    if isinstance(value, str):
-        text = value.strip()
-        if text.isascii() and text.isdigit() and len(text) <= 10:
-            return float(text)
-        total, end = 0.0, 0
-        for match in _DURATION.finditer(text):
-            if match.start() != end:
-                break
-            total, end = total + int(match[1]) * _UNITS[match[2]], match.end()
-        if end and end == len(text) and total < 1e10:
-            return total
-    raise ValueError(f"{_show(value)} is not a duration; write 30s, 5m, 1h30m, 7d or a number of seconds")
-
-
-def size(value: object) -> int:
-    """Read `64MiB`, `500MB` or a number of octets; raises ValueError with a sentence."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d{1,15})\s*([A-Za-z]*)\s*", value)):
-        unit = _SIZES.get(match[2].upper())
-        if unit is not None:
-            return int(match[1]) * unit
-    raise ValueError(f"{_show(value)} is not a size; write 64MiB, 500MB or a number of octets")
-
-
-def split_listen(text: str) -> tuple[str, int]:
-    """Split `address:port`, `[v6]:port`, `interface:port` or `*:53` into (host or interface, port).
-
-    Raises ValueError with a sentence. An IPv6 address comes without its brackets.
-    """
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or not rest.startswith(":"):
-            raise ValueError(f"{text!r} is not [address]:port, for example [::1]:53")
-        port = rest[1:]
-        try:
-            if ipaddress.ip_address(host).version != 6:
-                raise ValueError
-        except ValueError:
-            raise ValueError(f"{host!r} in {text!r} is not an IPv6 address") from None
-    else:
-        host, colon, port = text.rpartition(":")
-        if not colon:
-            raise ValueError(f"{text!r} has no port; write {text or '127.0.0.1'}:53")
-        if ":" in host:
-            raise ValueError(f"{text!r} is ambiguous; write an IPv6 address in brackets: [{host}]:{port}")
-        if not host:
-            raise ValueError(f"{text!r} has no address; write *{text} for all addresses")
-        if re.fullmatch(r"[0-9.]+", host):
-            try:
-                ipaddress.IPv4Address(host)
-            except ValueError:
-                raise ValueError(f"{host!r} in {text!r} is not an IPv4 address") from None
-        elif host != "*" and not re.fullmatch(r"[^\s/:]{1,15}", host):
-            raise ValueError(f"{host!r} in {text!r} is neither an address nor an interface's name")
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ValueError(f"{port!r} in {text!r} is not a port (0 to 65535)")
-    return host, int(port)
-
-
-def _show(value: object) -> str:
-    if value is None:
-        return "nothing (null)"
-    return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str) and value:
-        return value
-    raise ValueError(f"{_show(value)} is not a text")
-
-
-def _truth(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    if value in ("true", "false"):
-        return value == "true"
-    raise ValueError(f"{_show(value)} is neither true nor false")
-
-
-def _whole(value: object, low: int, high: int) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-        return value
-    raise ValueError(f"{_show(value)} is not a whole number from {low} to {high}")
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = [item.strip() for item in value.split(",") if item.strip()]
-    if isinstance(value, (list, tuple)):
-        return tuple(_text(item) for item in value)
-    raise ValueError(f"{_show(value)} is not a list of texts")
-
-
-def _listens(value: object) -> tuple[str, ...]:
-    found = _texts(value)
-    if not found:
-        raise ValueError("there must be at least one address to listen on, for example 127.0.0.1:5335")
-    for item in found:
-        split_listen(item)
-    twice = [item for item in found if found.count(item) > 1]
-    if twice:
-        raise ValueError(f"{twice[0]!r} is listed twice")
-    return found
-
-
-def _endpoint(value: object) -> str:
-    text = _text(value)
-    host, _ = split_listen(text)
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        raise ValueError(f"{text!r} must be address:port, for example 127.0.0.1:5338") from None
-    return text
-
-
-def _loopback(value: object) -> str:
-    text = _endpoint(value)
-    if not ipaddress.ip_address(split_listen(text)[0]).is_loopback:
-        raise ValueError(f"{text!r} is not loopback; a broker elsewhere needs TLS, which is not in this version")
-    return text
-
-
-def _workers(value: object) -> int:
-    return 0 if value == "auto" else _whole(value, 1, 256)
-
-
-def _networks(value: object) -> tuple[Network, ...]:
-    out: list[Network] = []
-    for item in _texts(value):
-        if item == "private":
-            out.extend(PRIVATE)
-            continue
-        try:
-            out.append(ipaddress.ip_network(item))
-        except ValueError:
-            try:
-                loose = ipaddress.ip_network(item, strict=False)
-            except ValueError:
-                raise ValueError(f"{item!r} is neither a network nor the word private") from None
-            raise ValueError(f"{item!r} has bits set beyond its prefix; did you mean {loose}?") from None
-    return tuple(dict.fromkeys(out))
-
-
-def _choice(*words: str) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if value is False and "off" in words:  # YAML 1.1 reads the word off as false
-            return "off"
-        if value in words:
-            return str(value)
-        raise ValueError(f"{_show(value)} is not one of: {', '.join(words)}")
-
-    return read
-
-
-def _hints(value: object) -> str | tuple[tuple[str, tuple[str, ...]], ...]:
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, list) and value:
-        out = []
-        for item in value:
-            if not isinstance(item, Mapping) or set(item) != {"name", "addresses"}:
-                raise ValueError(f"{_show(item)} is not {{name: …, addresses: […]}}")
-            addresses = _texts(item["addresses"])
-            for address in addresses:
-                ipaddress.ip_address(address)
-            out.append((_text(item["name"]), addresses))
-        return tuple(out)
-    raise ValueError(f"{_show(value)} is not builtin, a file, or a list of {{name, addresses}}")
-
-
-def _anchors(value: object) -> str | tuple[str, ...]:
-    return value if isinstance(value, str) and value else _texts(value)
-
-
-def _local(value: object, base: str) -> str:
-    """A git URL; a path on this machine is made absolute (`host:path` and `scheme://` are not paths)."""
-    text = _text(value)
-    if "://" in text or re.match(r"[^/]+:", text):
-        return text
-    return os.path.normpath(os.path.join(base, os.path.expanduser(text)))
-
-
-def _inside(value: object) -> str:
-    text = "" if value in (None, "", ".") else _text(value).strip("/")
-    if text and os.path.normpath(text).split("/")[0] == "..":
-        raise ValueError(f"{text!r} leaves the repository")
-    return "" if not text else os.path.normpath(text)
-
-
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 # key path → the function that reads its value. What is not here and not a prefix of one of these is not a setting.
 _READERS: dict[str, Callable[[Any], Any]] = {
-    "listen": _listens,
-    "workers": _workers,
-    "source.directory": _text,
-    "source.git.url": _text,
-    "source.git.ref": _text,
-    "source.git.path": _inside,
+    "listen": values_of.listens,
+    "workers": values_of.workers,
+    "source.directory": values_of.text_of,
+    "source.git.url": values_of.text_of,
+    "source.git.ref": values_of.text_of,
+    "source.git.path": values_of.inside,
     "source.git.poll": duration,
-    "source.git.signatures.mode": _choice("off", "warn", "require"),
-    "source.git.signatures.allowed_signers": _text,
-    "broker.listen": _loopback,
-    "broker.connect": _endpoint,
-    "broker.keys": _text,
-    "user": lambda value: None if value is None or value == "null" else _text(value),
-    "status.listen": _endpoint,
-    "state": _text,
-    "allow": _networks,
-    "resolver.root_hints": _hints,
-    "resolver.trust_anchors": _anchors,
-    "resolver.negative_trust_anchors": _texts,
-    "resolver.dnssec": _truth,
-    "resolver.qname_minimisation": _truth,
-    "resolver.case_randomisation": _truth,
-    "resolver.priming": _truth,
-    "resolver.special_use": _truth,
-    "resolver.use_ipv4": _truth,
-    "resolver.use_ipv6": _truth,
-    "resolver.query_localhost": _truth,
-    "resolver.harden_glue": _truth,
-    "resolver.edns_size": lambda value: _whole(value, 512, 4096),
-    "resolver.prefetch": _truth,
-    "resolver.serve_stale": _truth,
+    "source.git.signatures.mode": values_of.choice("off", "warn", "require"),
+    "source.git.signatures.allowed_signers": values_of.text_of,
+    "broker.listen": values_of.loopback,
+    "broker.connect": values_of.endpoint,
+    "broker.keys": values_of.text_of,
+    "user": lambda value: None if value is None or value == "null" else values_of.text_of(value),
+    "status.listen": values_of.endpoint,
+    "state": values_of.text_of,
+    "allow": values_of.networks,
+    "resolver.root_hints": values_of.hints,
+    "resolver.trust_anchors": values_of.anchors,
+    "resolver.negative_trust_anchors": values_of.texts,
+    "resolver.dnssec": values_of.truth,
+    "resolver.qname_minimisation": values_of.truth,
+    "resolver.case_randomisation": values_of.truth,
+    "resolver.priming": values_of.truth,
+    "resolver.special_use": values_of.truth,
+    "resolver.use_ipv4": values_of.truth,
+    "resolver.use_ipv6": values_of.truth,
+    "resolver.query_localhost": values_of.truth,
+    "resolver.harden_glue": values_of.truth,
+    "resolver.edns_size": lambda value: values_of.whole(value, 512, 4096),
+    "resolver.prefetch": values_of.truth,
+    "resolver.serve_stale": values_of.truth,
     "resolver.signature_skew": duration,
     "cache.size": size,
     "cache.min_ttl": duration,
     "cache.max_ttl": duration,
-    "cache.persist": _truth,
-    "querylog.privacy": _choice("full", "prefix", "none"),
+    "cache.persist": values_of.truth,
+    "querylog.privacy": values_of.choice("full", "prefix", "none"),
     "querylog.keep": duration,
 }
 _SECTIONS = {path[:i] for path in _READERS for i, c in enumerate(path) if c == "."}
@@ -417,9 +206,9 @@ def _flatten(mapping: Mapping[Any, Any], prefix: str, out: dict[str, object], pr
             out[path] = value
         elif path in _SECTIONS:
             if isinstance(value, Mapping):
-                _flatten(value, path + ".", out, problems)
+                _flatten(value, f"{path}.", out, problems)
             elif value is not None:
-                problems.append((path, f"{_show(value)} is not a block of settings"))
+                problems.append((path, f"{values_of.show(value)} is not a block of settings"))
         else:
             near = {p[len(prefix) :].split(".")[0] for p in _READERS if p.startswith(prefix)}
             close = difflib.get_close_matches(str(key), sorted(near), 1)
@@ -435,12 +224,12 @@ def load(mapping: Mapping[Any, Any] | None, base: str, environ: Mapping[str, str
     raw: dict[str, object] = {}
     problems: list[tuple[str, str]] = []
     if mapping is not None and not isinstance(mapping, Mapping):
-        raise SettingsError([("", "the settings must be a block of keys, for example listen: [\"127.0.0.1:5335\"]")])
+        raise SettingsError([("", 'the settings must be a block of keys, for example listen: ["127.0.0.1:5335"]')])
     _flatten(mapping or {}, "", raw, problems)
     # A path appears under its key or under its variable's name, so that a message points to what the user wrote.
     origin = {path: path for path in raw}
     variables = {variable(path): path for path in _READERS}
-    for name, value in sorted(environ.items()):
+    for name, written in sorted(environ.items()):
         if not name.startswith(PREFIX) or name == PREFIX + "CONFIG":
             continue
         if name not in variables:
@@ -453,7 +242,7 @@ def load(mapping: Mapping[Any, Any] | None, base: str, environ: Mapping[str, str
             raw = {key: kept for key, kept in raw.items() if not key.startswith("source.git.")}
         elif path.startswith("source.git."):
             raw.pop("source.directory", None)
-        raw[path], origin[path] = value, name
+        raw[path], origin[path] = written, name
     values: dict[str, Any] = {}
     for path, value in raw.items():
         try:
@@ -499,7 +288,7 @@ def _assemble(values: dict[str, Any], base: str) -> Settings:
     if "source.git.url" in values:
         signers = values.get("source.git.signatures.allowed_signers")
         git = GitSource(
-            url=_local(values["source.git.url"], base),
+            url=values_of.git_url(values["source.git.url"], base),
             ref=values.get("source.git.ref", "main"),
             path=values.get("source.git.path", "rules.d"),
             poll_s=values.get("source.git.poll", 30.0),

@@ -44,7 +44,14 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
 
 @pytest.mark.parametrize(
     ("text", "words", "code"),
-    [(GOOD, (), 0), (BAD, (), 1), (LINT, (), 0), (LINT, ("--strict",), 3), (BAD, ("--strict",), 1), (GOOD, ("nowhere",), 2)],
+    [
+        (GOOD, (), 0),
+        (BAD, (), 1),
+        (LINT, (), 0),
+        (LINT, ("--strict",), 3),
+        (BAD, ("--strict",), 1),
+        (GOOD, ("nowhere",), 2),
+    ],
 )
 def test_exit_codes(folder: pathlib.Path, text: str, words: tuple[str, ...], code: int) -> None:
     """0 fine, 1 errors, 2 could not run, 3 lint with --strict."""
@@ -77,7 +84,11 @@ def test_settings_are_checked(folder: pathlib.Path) -> None:
     file.write_text("listen: [nowhere]\nwrokers: 3\ncache: {size: 12}\n")
     done = run(folder, "--config", "node.yaml", "--format", "short")
     assert done.returncode == 1
-    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == ["node.yaml:1:9", "node.yaml:2:1", "node.yaml:3:15"]
+    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [
+        "node.yaml:1:9",
+        "node.yaml:2:1",
+        "node.yaml:3:15",
+    ]
 
 
 def test_text_points_at_the_value() -> None:
@@ -109,11 +120,15 @@ def test_machine_formats() -> None:
     assert made["short"].splitlines()[1] == "a.yaml:2:9: error[E012]: one: 100% wrong (say, it)"
     value = json.loads(made["json"])
     assert (value["errors"], value["warnings"]) == (1, 1)
-    assert value["diagnostics"][1] | {"code": "E012", "line": 2, "column": 9, "end_column": 14} == value["diagnostics"][1]
+    assert (
+        value["diagnostics"][1] | {"code": "E012", "line": 2, "column": 9, "end_column": 14} == value["diagnostics"][1]
+    )
     assert "::error file=a.yaml,line=2,endLine=2,col=9,endColumn=13,title=E012%3A" in made["github"]
     assert "100%25 wrong%0Ahelp" in made["github"]
     gitlab = json.loads(made["gitlab"])
-    assert {entry["severity"] for entry in gitlab} == {"major", "minor"} and len({e["fingerprint"] for e in gitlab}) == 2
+    assert {entry["severity"] for entry in gitlab} == {"major", "minor"} and len(
+        {e["fingerprint"] for e in gitlab}
+    ) == 2
     sarif = json.loads(made["sarif"])
     assert [r["ruleId"] for r in sarif["runs"][0]["results"]] == ["W103", "E012"]
     suite = xml.etree.ElementTree.fromstring(made["junit"])

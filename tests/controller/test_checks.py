@@ -9,7 +9,8 @@ from tests.controller import golden
 
 PEOPLE = (
     "groups: {a: {members: [10.0.0.0/24]}, b: {members: [10.0.1.0/24]}}\n"
-    "schedules: {day: {start: 08:00, end: 18:00}, noon: {start: 12:00, end: 13:00}, night: {start: 18:00, end: 08:00}}\n"
+    "schedules: {day: {start: 08:00, end: 18:00}, noon: {start: 12:00, end: 13:00}, "
+    "night: {start: 18:00, end: 08:00}}\n"
 )
 USED = "  - {name: zz, for: [a, b], when: day, allow: zz.example}\n  - {name: zy, when: noon, allow: zy.example}\n"
 USED += "  - {name: zx, when: night, allow: zx.example}\n"
@@ -71,7 +72,9 @@ def test_schedules_and_exceptions() -> None:
 def test_a_list_never_makes_an_error() -> None:
     """Ties over lists are lint: lists change without a commit."""
     lists = "lists: {l: {domains: [x.example]}}\n"
-    snapshot = golden.of_texts(a=f"{lists}rules:\n  - {{name: r, block: list:l}}\n  - {{name: s, block: list:l, reply: zero}}\n")
+    snapshot = golden.of_texts(
+        a=f"{lists}rules:\n  - {{name: r, block: list:l}}\n  - {{name: s, block: list:l, reply: zero}}\n"
+    )
     result = check.check_snapshot(snapshot, golden.TODAY)
     assert [d.code for d in result.diagnostics] == ["W108"] and result.ruleset is not None
 

@@ -26,10 +26,14 @@ def lint(text: str, format: str = "auto") -> list[tuple[int, str]]:
 def test_hosts(end: str) -> None:
     """Hosts format: null addresses, several names a line, comments, and the usual local names left out."""
     lines = [
-        "# a list", "", "127.0.0.1 localhost", "::1 ip6-localhost ip6-loopback", "fe80::1%lo0 localhost", "0.0.0.0 0.0.0.0",
-        "0.0.0.0 ADS.example", "127.0.0.1\tb.example  # why", "0 c.example d.example", ":: e.example.", "0.0.0.0 f_g.example",
+        "# a list", "", "127.0.0.1 localhost", "::1 ip6-localhost ip6-loopback",
+        "fe80::1%lo0 localhost", "0.0.0.0 0.0.0.0",
+        "0.0.0.0 ADS.example", "127.0.0.1\tb.example  # why", "0 c.example d.example",
+        ":: e.example.", "0.0.0.0 f_g.example",
     ]  # fmt: skip
-    assert read(end.join(lines)) == sorted(read("ads.example\nb.example\nc.example\nd.example\ne.example\nf_g.example\n"), key=names.from_text)
+    assert read(end.join(lines)) == sorted(
+        read("ads.example\nb.example\nc.example\nd.example\ne.example\nf_g.example\n"), key=names.from_text
+    )
     assert lint(end.join(lines)) == []
 
 
@@ -71,7 +75,9 @@ def test_long_names_are_left_out() -> None:
 
 def test_places_in_large_files() -> None:
     """A bad line far behind is reported with its own number."""
-    text = "".join(f"n{i}.example\n" for i in range(60_000)) + "bad line\n" + "".join(f"m{i}.example\n" for i in range(10))
+    text = (
+        "".join(f"n{i}.example\n" for i in range(60_000)) + "bad line\n" + "".join(f"m{i}.example\n" for i in range(10))
+    )
     assert [line for line, _ in lint(text, "domains")] == [60_001]
     assert len(read(text, "domains")) == 60_010
 

@@ -69,7 +69,10 @@ def test_soa_and_ns_are_made() -> None:
 
 def test_written_soa_and_ns_stay() -> None:
     """What is written at the apex is not made again."""
-    made = of_zone('    records: {"@": [{type: SOA, value: ns me 9 1 2 3 4}, {type: NS, values: [ns, ns2.example.]}], ns: 10.0.0.1}\n')
+    made = of_zone(
+        '    records: {"@": [{type: SOA, value: ns me 9 1 2 3 4}, {type: NS, values: [ns, ns2.example.]}], '
+        "ns: 10.0.0.1}\n"
+    )
     assert len(made["office.example.com", "SOA"]) == 1 and len(made["office.example.com", "NS"]) == 2
     assert made["office.example.com", "SOA"][0].text.split()[2] == "9"
 
@@ -77,7 +80,8 @@ def test_written_soa_and_ns_stay() -> None:
 def test_owners() -> None:
     """Owners are relative, `@` and the empty text are the zone, a final dot makes them absolute."""
     made = of_zone(
-        '    records: {"@": 10.0.0.1, a.b: 10.0.0.2, "*.apps": 10.0.0.3, C.office.example.com.: 10.0.0.4, _x._tcp: 10.0.0.5}\n'
+        '    records: {"@": 10.0.0.1, a.b: 10.0.0.2, "*.apps": 10.0.0.3, '
+        "C.office.example.com.: 10.0.0.4, _x._tcp: 10.0.0.5}\n"
     )
     assert {owner for owner, rtype in made if rtype == "A"} == {
         "office.example.com", "a.b.office.example.com", "*.apps.office.example.com", "c.office.example.com",
@@ -109,7 +113,9 @@ def test_order_of_records_never_matters() -> None:
     """The same records in another order are the same zone, places aside."""
     one = of_zone("    records: {a: [10.0.0.1, 10.0.0.2], b: 10.0.0.3}\n")
     two = of_zone("    records: {b: 10.0.0.3, a: [10.0.0.2, 10.0.0.1]}\n")
-    assert [[r.rdata for r in listed] for listed in one.values()] == [[r.rdata for r in listed] for listed in two.values()]
+    assert [[r.rdata for r in listed] for listed in one.values()] == [
+        [r.rdata for r in listed] for listed in two.values()
+    ]
 
 
 @pytest.mark.parametrize("rtype", ["ANY", "AXFR", "OPT", "RRSIG", "DNAME", "NOPE"])

@@ -68,7 +68,9 @@ def test_order_of_files_never_matters() -> None:
     seen = set()
     for order in itertools.permutations(parts):
         made = ruleset(**dict(zip("abc", order, strict=True)))
-        seen.add((tuple(made.rules), tuple(made.groups), tuple(p.name for r in made.rules.values() for p in r.patterns)))
+        seen.add(
+            (tuple(made.rules), tuple(made.groups), tuple(p.name for r in made.rules.values() for p in r.patterns))
+        )
     assert len(seen) == 1
 
 
@@ -79,7 +81,13 @@ def test_patterns() -> None:
     )
     patterns = made.rules["r"].patterns
     assert [p.kind for p in patterns] == [SELF_AND_BELOW, BELOW, EXACT, LIST, EVERY]
-    assert [p.name for p in patterns] == [names.from_text("a.example"), names.from_text("b"), names.from_text("c"), b"", b"\0"]
+    assert [p.name for p in patterns] == [
+        names.from_text("a.example"),
+        names.from_text("b"),
+        names.from_text("c"),
+        b"",
+        b"\0",
+    ]
     assert patterns[3].value == "l"
 
 
@@ -109,7 +117,14 @@ def test_members() -> None:
 def test_defaults() -> None:
     """Unwritten values: everyone, always, priority 0, ttl 10, reply left to the defaults."""
     rule = ruleset(a="rules: [{name: r, block: a.example}]\n").rules["r"]
-    assert (rule.applies, rule.schedule, rule.priority, rule.ttl, rule.reply, rule.enabled) == ((), None, 0, 10, None, True)
+    assert (rule.applies, rule.schedule, rule.priority, rule.ttl, rule.reply, rule.enabled) == (
+        (),
+        None,
+        0,
+        10,
+        None,
+        True,
+    )
     made = ruleset(a="defaults: {ttl: 1m, reply: zero}\nrules: [{name: r, block: a.example}]\nzones: {z.example: {}}\n")
     assert (made.rules["r"].ttl, made.defaults.reply.code, made.zones[names.from_text("z.example")].ttl) == (
         60, codes.REPLY_ZERO, 60)  # fmt: skip
@@ -121,7 +136,7 @@ def test_expires_to_the_end_of_the_day() -> None:
         a="defaults: {timezone: Europe/Amsterdam}\n"
         "rules: [{name: w, block: a.example, expires: 2030-01-31}, {name: s, block: b.example, expires: 2030-07-31}]\n"
     )
-    utc = datetime.timezone.utc
+    utc = datetime.UTC
     assert made.rules["w"].expires == datetime.datetime(2030, 1, 31, 23, tzinfo=utc).timestamp()
     assert made.rules["s"].expires == datetime.datetime(2030, 7, 31, 22, tzinfo=utc).timestamp()
 
@@ -184,7 +199,10 @@ def test_a_comment_allows_lint() -> None:
 def test_max_entries_and_sha256() -> None:
     """A list's own guards are errors: the user asked for them."""
     data = b"a.example\nb.example\n"
-    text = "version: 1\nlists: {l: {file: l.txt, max_entries: 1, sha256: '%s'}}\nrules: [{name: r, block: list:l}]\n" % ("0" * 64)
+    text = (
+        "version: 1\nlists: {l: {file: l.txt, max_entries: 1, sha256: '%s'}}\nrules: [{name: r, block: list:l}]\n"
+        % ("0" * 64)
+    )
     snapshot = Snapshot(golden.of_texts().revision, {"a.yaml": text.encode()}, lambda path, relative_to: data)
     result = check.check_snapshot(snapshot, golden.TODAY)
     assert [(d.code, "max_entries" in d.message) for d in result.diagnostics] == [("E012", True), ("E012", False)]
@@ -199,7 +217,8 @@ def test_a_second_check_says_the_same() -> None:
 def test_the_clock_of_explain() -> None:
     """Without a default, the zone that all schedules name is the clock's."""
     made = ruleset(
-        a="schedules: {s: {timezone: Asia/Tokyo, start: 08:00, end: 10:00}}\nrules: [{name: r, when: s, block: a.example}]\n"
+        a="schedules: {s: {timezone: Asia/Tokyo, start: 08:00, end: 10:00}}\n"
+        "rules: [{name: r, when: s, block: a.example}]\n"
     )
     assert rules.clock_zone(made) == "Asia/Tokyo"
 
@@ -207,7 +226,8 @@ def test_the_clock_of_explain() -> None:
 def test_two_thousand_rules_are_quick() -> None:
     """2,000 rules are loaded, validated and checked in less than five seconds of CPU on any machine (2 s here)."""
     text = "rules:\n" + "".join(
-        f"  - name: rule-{i}\n    block: [ads{i}.example.com, '*.t{i}.example.net']\n    priority: {i % 7}\n" for i in range(2000)
+        f"  - name: rule-{i}\n    block: [ads{i}.example.com, '*.t{i}.example.net']\n    priority: {i % 7}\n"
+        for i in range(2000)
     )
     begun = time.process_time()
     assert len(ruleset(a=text).rules) == 2000

@@ -27,9 +27,9 @@ def test_schemas_refer_to_files_beside_them() -> None:
     """No reference leads to the network: editors resolve them beside the file."""
     for name in ("rules", "tests", "node"):
         text = json.dumps(json.loads(resources.path("schemas", f"{name}.schema.json").read_text("utf-8")))
-        assert '"$id"' not in text and text.count("http") == text.count("https://json-schema.org/draft/2020-12/schema") + (
-            text.count("https://lists")
-        )
+        assert '"$id"' not in text and text.count("http") == text.count(
+            "https://json-schema.org/draft/2020-12/schema"
+        ) + (text.count("https://lists"))
 
 
 def test_misspelt_key_is_one_finding() -> None:
@@ -52,7 +52,8 @@ def test_memory_does_not_move_places() -> None:
 
 def test_later_is_not_unknown() -> None:
     """What the language knows and this version does not do has its own code."""
-    assert found("version: 1\nprotect: {}\nlists: {a: {urls: [x]}}\nforward: {.: {upstreams: x, strategy: fastest}}\n") == [
+    text = "version: 1\nprotect: {}\nlists: {a: {urls: [x]}}\nforward: {.: {upstreams: x, strategy: fastest}}\n"
+    assert found(text) == [
         ("E030", 2, 1), ("E030", 3, 13), ("E030", 4, 39),
     ]  # fmt: skip
 
