@@ -52,6 +52,15 @@ class Place:
         """Whether the socket learns only from each packet which address was asked."""
         return self.address is None or ipaddress.ip_address(self.address).is_unspecified
 
+    def index(self) -> int:
+        """The number of the device's interface now; 0 without a device, or while the interface is gone."""
+        if self.device is None:
+            return 0
+        try:
+            return socket.if_nametoindex(self.device)
+        except OSError:
+            return 0
+
 
 @dataclasses.dataclass(slots=True)
 class Sockets:

@@ -138,6 +138,7 @@ class Supervisor:
             listener.probe(places, frozenset(process.pid for process in self._orphans))
             _raise_descriptor_limit()
             self._sockets = listener.open_sockets(places, self._slots)
+            self._indexes = [place.index() for place in places]
         except (ListenError, PrivilegeError, AlreadyRunning) as error:
             raise CannotRun(str(error)) from None
         except OSError as error:
@@ -200,6 +201,8 @@ class Supervisor:
         if now - self._looked_ms >= _LOOK_MS:
             late_ms = now - self._looked_ms - _LOOK_MS
             self._looked_ms = now
+            if not self._stopping_ms:
+                self._renew_devices()
             if late_ms < _LOOK_MS:  # we were stopped or starved ourselves: heartbeats say nothing now
                 self._look(now)
 
@@ -246,6 +249,35 @@ class Supervisor:
                 for process in self._orphans:
                     end(process)
             self._write_census()
+
+    def _renew_devices(self) -> None:
+        """A socket is bound to an interface's number: when the interface is made anew, so are its sockets.
+
+        The workers are replaced to get them; nothing can be lost on an interface that was gone, and what is queued
+        on the others stays in the kernel.
+        """
+        renewed = []
+        for number, where in enumerate(self._places):
+            index = where.index()
+            if index in (0, self._indexes[number]):
+                continue
+            try:
+                new = listener.open_sockets([where], self._slots)
+            except ListenError as error:
+                self._log.error("an interface came back but cannot be listened on yet", error=str(error))
+                continue
+            for slot, sockets in enumerate(new):
+                held = self._sockets[slot]
+                held.udp[number].close()
+                held.tcp[number].close()
+                held.udp[number], held.tcp[number] = sockets.udp[0], sockets.tcp[0]
+            self._indexes[number] = index
+            renewed.append(where.text)
+        if renewed:
+            self._log.info("an interface was made anew and is listened on again", listen=renewed)
+            for child in self._workers:
+                if child.pid:
+                    _signal(child.pid, signal.SIGTERM)
 
     # --- children ---------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -272,6 +273,55 @@ def test_questions_wait_for_a_table_that_comes_in_time(tmp_path: pathlib.Path) -
         time.sleep(0.2)
         made.publish()
         assert answered(socks, 3) == 20
+
+
+_DEVICE_SCRIPT = """
+import os, pathlib, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from tests.serve.node import node
+
+def sh(line):
+    subprocess.run(line, shell=True, check=True)
+
+other = subprocess.Popen(["unshare", "-n", "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE)
+other.stdout.readline()
+there = f"nsenter -n -t {other.pid}"
+
+def cable():
+    sh(f"ip link add d0 type veth peer name d1; ip link set d1 netns {other.pid}; ip addr add 10.99.0.1/24 dev d0")
+    sh(f"ip link set d0 up; {there} ip addr add 10.99.0.2/24 dev d1; {there} ip link set d1 up")
+
+def dig(how):
+    line = f"{there} dig +short +time=1 +tries=1 {how} @10.99.0.1 -p 5353 printer.office.test"
+    return subprocess.run(line.split(), capture_output=True, text=True).stdout.strip()
+
+try:
+    sh("ip link set lo up")
+    cable()
+    with node(pathlib.Path(sys.argv[2]), listen=["d0:5353"]) as made:
+        made.publish()
+        made.start(wait=False)
+        made.until(lambda: dig("") == "10.0.0.1")
+        sh("ip link del d0")
+        cable()
+        made.until(lambda: "is listened on again" in made.log())
+        made.until(lambda: dig("") == "10.0.0.1" and dig("+tcp") == "10.0.0.1")
+        print("fine")
+finally:
+    other.kill()
+"""
+
+
+def test_an_interface_that_is_made_anew_is_listened_on_again(tmp_path: pathlib.Path) -> None:
+    """The sockets of `d0:5353` die with d0; when another d0 appears both transports answer on it."""
+    (tmp_path / "script.py").write_text(_DEVICE_SCRIPT)
+    root = str(pathlib.Path(__file__).resolve().parents[2])
+    unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
+    ran = subprocess.run(
+        [*unshare, sys.executable, str(tmp_path / "script.py"), root, str(tmp_path)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ran.stdout.strip().endswith("fine"), ran.stdout + ran.stderr
 
 
 def _bound(port: int) -> bool:
