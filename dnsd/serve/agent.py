@@ -214,7 +214,7 @@ class Agent:
             if name == "names" and self._current and self._saved and self._saved.blob(name) == entry["digest"]:
                 descriptors[name] = os.dup(self._current.names_fd)  # the same memory for old and new
                 on_failure.callback(os.close, descriptors[name])
-                parts[name] = mmap.mmap(descriptors[name], 0, mmap.MAP_SHARED, mmap.PROT_READ)
+                parts[name] = mmap.mmap(descriptors[name], 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
             else:
                 parts[name] = await self._blob(name, entry, store, link)
         policy, names = parts["policy"], parts["names"]
@@ -268,8 +268,8 @@ class Agent:
         if old is not None:
             _close(old)
         self._generations[loaded.local] = loaded.generation
-        policy = mmap.mmap(loaded.policy_fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
-        names = mmap.mmap(loaded.names_fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
+        policy = mmap.mmap(loaded.policy_fd, 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
+        names = mmap.mmap(loaded.names_fd, 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
         self._provenance[loaded.local] = telemetry.TableNames(Table(policy, names))
         for known in (self._generations, self._provenance):
             while len(known) > _KNOWN_GENERATIONS:

@@ -7,6 +7,7 @@ A worker that does not answer in time is killed, and the supervisor replaces it.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import dataclasses
@@ -76,8 +77,10 @@ class _Slot:
 def send(sock: socket.socket, message: Mapping[str, Any], fds: Sequence[int] = ()) -> bool:
     """Send one message without waiting; False when the other end does not take it."""
     data = json.dumps(message, separators=(",", ":")).encode()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     try:
-        socket.send_fds(sock, [data], list(fds), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        # socket.send_fds ignores its flags in Python 3.11.
+        sock.sendmsg([data], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError:
         return False
     return True

@@ -115,14 +115,10 @@ class TableStore:
 
     def commit(self, release: Saved) -> None:
         """This release is active: the one to start from. Raises StoreError, and then starts from the one before."""
-        kept = self.releases
-        self.releases = [release, *(old for old in kept if old.digest != release.digest)][:KEEP]
-        text = json.dumps({"releases": [dataclasses.asdict(r) for r in self.releases]}, sort_keys=True, indent=1)
-        try:
-            self._write(self._file, text.encode())
-        except StoreError:
-            self.releases = kept
-            raise
+        releases = [release, *(old for old in self.releases if old.digest != release.digest)][:KEEP]
+        text = json.dumps({"releases": [dataclasses.asdict(r) for r in releases]}, sort_keys=True, indent=1)
+        self._write(self._file, text.encode())
+        self.releases = releases
         self._sweep()
 
     def _write(self, path: str, data: bytes | bytearray) -> None:
