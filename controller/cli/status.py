@@ -152,4 +152,4 @@ def show(snapshot: Mapping[str, Any]) -> None:
         hits, misses = counters.get("cache_hits", 0), counters.get("cache_misses", 0)
         if hits + misses:
             parts.append(f"{100 * hits // (hits + misses)} % of the rest from the cache")
-        console.print(f"\n{asked:,} queries" + (f": {', '.join(parts)}" if parts else ""))
+        console.print(f"\n{asked:,} {'query' if asked == 1 else 'queries'}" + (f": {', '.join(parts)}" if parts else ""))
