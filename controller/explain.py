@@ -203,10 +203,7 @@ class _Judge:
     def schedule(self, name: str) -> str:
         """A schedule in words: `lunch is mon-fri 12:00-13:00 Europe/Amsterdam`."""
         windows = self.gate(name)[1].get("windows") or []
-        texts = [
-            f"{_days(window['weekdays'])} {_clock(window['start'])}-{_clock(window['end'])} {window['timezone']}"
-            for window in windows
-        ]
+        texts = [window_text(window) for window in windows]
         return f"{name} is {'; '.join(texts)}" if texts else f"{name} has no hours"
 
     def lost(
@@ -237,6 +234,11 @@ class _Judge:
         if info.action != rule.action:
             return f"loses (6): {info.action} yields to {rule.action}", 6
         return "loses (7): its name sorts later", 7
+
+
+def window_text(window: Mapping[str, Any]) -> str:
+    """A window of a schedule: `mon-fri 12:00-13:00 Europe/Amsterdam`."""
+    return f"{_days(window['weekdays'])} {_clock(window['start'])}-{_clock(window['end'])} {window['timezone']}"
 
 
 def _days(numbers: list[int]) -> str:

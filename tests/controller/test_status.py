@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import html
 import importlib.util
 import json
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from controller import subject
 from controller.status import view
 from controller.status.app import create
 from dnsd.contract import codes, settings
@@ -242,3 +244,38 @@ def test_missing_page_says_where_to_go() -> None:
 def test_times_in_any_form(value: object, text: str) -> None:
     """RFC 3339, seconds and milliseconds are read alike; nonsense is nothing."""
     assert view.when(value, NOW).text == text
+
+
+def test_page_explains_the_live_table(tmp_path: pathlib.Path) -> None:
+    """Without another explainer, /explain asks the table that the broker has on disk, also after it was replaced."""
+    config = settings.load({"state": str(tmp_path / "state")}, str(tmp_path), {})
+    browser = client({}, node_settings=config)
+    question = {"name": "ads.example", "client": "10.1.2.3"}
+    refused = browser.get("/explain", params=question)
+    assert (refused.status_code, "no live table" in refused.text) == (400, True)
+
+    for generation, name in ((1, "ads"), (2, "more-ads")):
+        publish(tmp_path, config, generation, name)
+        text = html.unescape(browser.get("/explain", params=question).text)
+        assert f"→ block  {name}" in text
+        assert f"revision main@sha1:{generation}" in text
+
+    for bad in ({"name": "a b"}, {"name": "a", "type": "QQ"}, {"name": "a", "client": "me"}):
+        assert browser.get("/explain", params=bad).status_code == 400
+
+
+def publish(tmp_path: pathlib.Path, config: settings.Settings, generation: int, name: str) -> None:
+    """Lay a release down as the broker does."""
+    (tmp_path / "rules.yaml").write_text(
+        f"version: 1\nrules: [{{name: {name}, block: [ads.example]}}]\nforward: {{.: 192.0.2.53}}\n"
+    )
+    blobs = subject.from_path(str(tmp_path / "rules.yaml")).blobs
+    folder = pathlib.Path(config.state, "broker", "blobs")
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = []
+    for kind, data in (("policy", blobs.policy), ("names", blobs.names)):
+        digest = hashlib.sha256(data).hexdigest()
+        (folder / digest).write_bytes(data)
+        listed.append({"name": kind, "digest": digest, "size": len(data)})
+    release = {"generation": generation, "manifest": {"blobs": listed}, "revision": {"short": f"main@sha1:{generation}"}}
+    (folder.parent / "active.json").write_text(json.dumps({"active": release}))
