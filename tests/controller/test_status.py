@@ -277,5 +277,6 @@ def publish(tmp_path: pathlib.Path, config: settings.Settings, generation: int, 
         digest = hashlib.sha256(data).hexdigest()
         (folder / digest).write_bytes(data)
         listed.append({"name": kind, "digest": digest, "size": len(data)})
-    release = {"generation": generation, "manifest": {"blobs": listed}, "revision": {"short": f"main@sha1:{generation}"}}
+    revision = {"short": f"main@sha1:{generation}"}
+    release = {"generation": generation, "manifest": {"blobs": listed}, "revision": revision}
     (folder.parent / "active.json").write_text(json.dumps({"active": release}))
