@@ -150,7 +150,7 @@ def test_workers_outlive_the_supervisor_and_leave_when_another_is_up(served: Nod
         served.start(wait=False)
         served.until(lambda: not alive(orphans[1]), 10)
         assert set(load.result()) == {"10.0.0.1"}
-    assert all(alive(pid) for pid in served.pids("worker")) and len(served.pids("worker")) == 2
+    served.until(lambda: len(served.pids("worker")) == 2 and all(alive(pid) for pid in served.pids("worker")))
 
 
 def test_a_second_supervisor_is_refused_in_one_sentence(served: Node) -> None:
