@@ -227,7 +227,8 @@ def verdict_of(row: Mapping[str, Any]) -> str:
     if row.get("verdict"):
         return str(row["verdict"])
     if stage in ("shape", "client"):
-        return "dropped" if action == "drop" else "refused" if action in ("refused", "drop") else action or "refused"
+        # ANY and CH questions get an answer of our own making.
+        return {"drop": "dropped", "minimal": "local", "chaos": "local"}.get(action, "refused")
     if stage == "policy":
         if action in ("forward", "recurse"):
             return "allowed"
@@ -300,7 +301,7 @@ def headline(active: RevisionView | None, newest: RevisionView | None, nodes: It
     if serving < len(workers):
         return Headline("busy", f"{serving} of {len(workers)} workers serve the active rules",
                         "The others are named below.")  # fmt: skip
-    count = f"All {len(workers)} workers" if len(workers) > 1 else "The worker"
+    count = ("The worker", "Both workers")[len(workers) - 1] if len(workers) < 3 else f"All {len(workers)} workers"
     verb = "serve" if len(workers) > 1 else "serves"
     if newest is not None and newest.state in _REFUSED:
         return Headline("bad", "The newest revision was refused",
@@ -385,7 +386,11 @@ def page(snapshot: Mapping[str, Any], now: datetime.datetime, wanted: str = "") 
         newest=news,
         refused=bool(news and news.state in _REFUSED),
         suspended=bool(snapshot.get("suspended")),
-        problems=tuple(filter(None, map(_problem, problems if isinstance(problems, list | tuple) else ()))),
+        problems=tuple(
+            text for item in (problems if isinstance(problems, list | tuple) else ())
+            # The newest revision's own card says that already, and why.
+            if (text := _problem(item)) and not (news and mapping(item).get("key") == "refused")
+        ),
         nodes=nodes,
         segments=segments(counters),
         figures=_figures(counters),

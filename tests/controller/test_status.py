@@ -120,6 +120,30 @@ def test_headline_names_the_worst() -> None:
     assert said({"newest": office(NOW)["newest"]}) == "No rules are active"
 
 
+def test_problems_are_shown_once() -> None:
+    """What is wrong stands above the cards with its remedy, but a refusal has its own card already."""
+    snapshot = status_snapshot.office(NOW)
+    snapshot["problems"] = [
+        {"key": "refused", "message": "the newest is refused", "help": "mend it"},
+        {"key": "source", "message": "the repository cannot be reached", "help": "check the network"},
+    ]
+    assert view.page(snapshot, NOW).problems == ("the repository cannot be reached; check the network",)
+
+
+@pytest.mark.parametrize(
+    ("stage", "action", "more", "word"),
+    [
+        ("policy", "nxdomain", {}, "blocked"), ("policy", "alias", {}, "redirected"), ("local", "answer", {}, "local"),
+        ("route", "forward", {}, "forwarded"), ("route", "forward", {"cached": True}, "cached"),
+        ("route", "forward", {"rule": "r"}, "allowed"), ("route", "servfail", {}, "failed"),
+        ("client", "refused", {}, "refused"), ("shape", "minimal", {}, "local"), ("shape", "drop", {}, "dropped"),
+    ],
+)  # fmt: skip
+def test_verdicts_in_one_word(stage: str, action: str, more: dict[str, Any], word: str) -> None:
+    """Stage and action of a decision read as one word."""
+    assert view.verdict_of({"stage": stage, "action": action, **more}) == word
+
+
 def test_empty_state_says_what_to_do_next() -> None:
     """Without anything the page names where rules go, how to start a node and what to ask."""
     config = settings.load({"listen": ["*:5335"], "source": {"directory": "/srv/rules"}}, "/srv", {})
