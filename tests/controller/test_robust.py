@@ -8,22 +8,21 @@ from hypothesis import strategies as st
 from controller import check, diagnostics
 from tests.controller import golden
 
-_WORDS = st.sampled_from(
-    "version groups clients schedules lists rules zones forward defaults tests protect members ids weekdays start end "
-    "timezone domains file format max_entries sha256 name block allow redirect for except when types priority reply ttl "
-    "expires enabled ptr records type value values upstreams strategy timeout query client at given expect rcode A @ . "
-    "*.x =x list:a a a.example 10.0.0.1 10.0.0.0/8 10.0.0.9-10.0.0.1 fd00::1 mon 08:30 24:00 5m nxdomain CNAME MX SOA auto "
-    "2026-03-01 UTC ü.example /re/ recurse tls://x \\".split()
+_SECTION_NAMES = "groups clients schedules lists rules zones forward defaults tests"
+_RULE_KEYS = "name block allow redirect for except when types priority reply ttl expires enabled"
+_OTHER_WORDS = (
+    "version protect members ids weekdays start end timezone domains file format max_entries sha256 ptr records type value "
+    "values upstreams strategy timeout query client at given expect rcode A @ . *.x =x list:a a a.example 10.0.0.1 "
+    "10.0.0.0/8 10.0.0.9-10.0.0.1 fd00::1 mon 08:30 24:00 5m nxdomain CNAME MX SOA auto 2026-03-01 UTC ü.example /re/ "
+    "recurse tls://x \\"
 )
+_WORDS = st.sampled_from(f"{_SECTION_NAMES} {_RULE_KEYS} {_OTHER_WORDS}".split())
 _SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-5000, 5000), st.floats(), _WORDS, st.text(max_size=6))
 _VALUES = st.recursive(
     _SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_WORDS, inner, max_size=5), max_leaves=20
 )
-_SECTIONS = st.sampled_from("groups clients schedules lists rules zones forward defaults tests".split())
-_RULE = st.dictionaries(
-    st.sampled_from("name block allow redirect for except when types priority reply ttl expires enabled".split()),
-    _VALUES,
-)
+_SECTIONS = st.sampled_from(_SECTION_NAMES.split())
+_RULE = st.dictionaries(st.sampled_from(_RULE_KEYS.split()), _VALUES)
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
