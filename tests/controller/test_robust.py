@@ -13,8 +13,8 @@ _RULE_KEYS = "name block allow redirect for except when types priority reply ttl
 _OTHER_WORDS = (
     "version protect members ids weekdays start end timezone domains file format max_entries sha256 ptr records type "
     "value values upstreams strategy timeout query client at given expect rcode A @ . *.x =x list:a a a.example "
-    "10.0.0.1 10.0.0.0/8 10.0.0.9-10.0.0.1 fd00::1 mon 08:30 24:00 5m nxdomain CNAME MX SOA auto 2026-03-01 UTC ü.example /re/ "
-    "recurse tls://x \\"
+    "10.0.0.1 10.0.0.0/8 10.0.0.9-10.0.0.1 fd00::1 mon 08:30 24:00 5m nxdomain CNAME MX SOA auto 2026-03-01 "
+    "UTC ü.example /re/ recurse tls://x \\"
 )
 _WORDS = st.sampled_from(f"{_SECTION_NAMES} {_RULE_KEYS} {_OTHER_WORDS}".split())
 _SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-5000, 5000), st.floats(), _WORDS, st.text(max_size=6))
