@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
 import json
 import os
 import time
@@ -19,14 +17,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from controller import broker_keys
+from controller.broker_listen import BrokerError, address, bind_problem
 from controller.broker_peer import Limits, Peer
-from controller.broker_release import Node, Releases, flat, rows_of
+from controller.broker_release import Releases
+from controller.broker_rows import Node, flat, rows_of
 from controller.broker_store import BrokerStore, StoreError
 from dnsd.contract import frames, messages
 from dnsd.contract.frames import Frame
 from dnsd.contract.keys import Key, KeysError
 from dnsd.contract.messages import FrameError
-from dnsd.contract.settings import Settings, split_listen
+from dnsd.contract.settings import Settings
 
 Report = Callable[[str, dict[str, int], list[dict[str, Any]], list[dict[str, Any]]], None]
 Command = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]] | dict[str, Any]]
@@ -36,8 +36,7 @@ _WATCH_S = 0.25
 _KNOWN_NODES = 256
 
 
-class BrokerError(Exception):
-    """The broker cannot start; the text is one sentence that says what and how to mend it."""
+__all__ = ["Broker", "BrokerError", "CommandRefused"]
 
 
 class CommandRefused(Exception):
@@ -82,7 +81,7 @@ class Broker:
 
     async def start(self) -> None:
         """Make or read the keys, load the state, bind. Raises BrokerError."""
-        host, port = _address(self._settings.broker.listen)
+        host, port = address(self._settings.broker.listen)
         try:
             self._keys = broker_keys.load_or_make(self._settings.broker.keys, self._settings.user)
             self._store = await asyncio.to_thread(BrokerStore, os.path.join(self._settings.state, "broker"))
@@ -92,7 +91,7 @@ class Broker:
         try:
             self._server = await asyncio.start_server(self._connected, host, port, backlog=128)
         except OSError as error:
-            raise BrokerError(_bind_problem(self._settings.broker.listen, error)) from None
+            raise BrokerError(bind_problem(self._settings.broker.listen, error)) from None
         self.port = self._server.sockets[0].getsockname()[1]
         self._spawn(self._ticker())
 
@@ -172,9 +171,7 @@ class Broker:
             self._refuse("too_many")
             writer.transport.abort()
             return
-        codec = frames.Server(
-            self._keys, os.urandom(frames.NONCE_BYTES), server="nexoraldns", epoch=self._store.epoch
-        )
+        codec = frames.Server(self._keys, os.urandom(frames.NONCE_BYTES), server="nexoraldns", epoch=self._store.epoch)
         peer = Peer(reader, writer, codec, self._limits)
         self._peers.add(peer)
         try:
@@ -400,24 +397,3 @@ class Broker:
             peer.write(peer.codec.answer(messages.STATE, ident, state))
         else:
             peer.request(messages.STATE, state, ignorable=True)
-
-
-def _address(listen: str) -> tuple[str, int]:
-    """Host and port; loopback only, because there is no TLS in this version. Raises BrokerError."""
-    try:
-        host, port = split_listen(listen)
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        raise BrokerError(f"broker.listen {listen!r} is not an address and a port, such as 127.0.0.1:5338") from None
-    if not loopback:
-        raise BrokerError(
-            f"broker.listen {listen}: listening beyond this machine needs TLS, which is not in this version; "
-            "use 127.0.0.1:5338"
-        )
-    return host, port
-
-
-def _bind_problem(listen: str, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"the broker's port {listen} is in use: is another controller running? Set broker.listen to a free one"
-    return f"the broker cannot listen on {listen}: {os.strerror(error.errno or 0)}"

@@ -118,9 +118,7 @@ class Publisher:
             return _failed(str(error))
         if previous is None:
             return _failed("there is no release before the active one")
-        return await self._release(
-            previous["manifest"], {}, previous["revision"], "rollback", deadline_ms, None, False
-        )
+        return await self._release(previous["manifest"], {}, previous["revision"], "rollback", deadline_ms, None, False)
 
     async def _connect(self) -> BrokerClient:
         path = self._settings.broker.keys
@@ -239,9 +237,7 @@ async def _answers(listen: str) -> bool:
     try:
         host, port = split_listen(listen)
         host = "127.0.0.1" if host == "*" else "::1" if host == "::" else host
-        family, _, _, _, where = socket.getaddrinfo(
-            host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
-        )[0]
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0]
     except (ValueError, OSError):
         return False
     loop = asyncio.get_running_loop()

@@ -217,9 +217,7 @@ def decode(data: bytes | bytearray | memoryview) -> Facts:
 
 
 def _ordered(spans: Sequence[tuple[int, int]], what: str) -> None:
-    if any(first > last for first, last in spans) or any(
-        a[1] >= b[0] for a, b in itertools.pairwise(spans)
-    ):
+    if any(first > last for first, last in spans) or any(a[1] >= b[0] for a, b in itertools.pairwise(spans)):
         raise FactsError(f"{what} are not sorted and disjoint")
 
 

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import ctypes
 import dataclasses
-import fcntl
 import mmap
 import os
 import signal
@@ -19,7 +18,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from dnsd.contract import frames, messages, verify
+from dnsd.contract import frames, messages
 from dnsd.contract.facts import FactsError
 from dnsd.contract.frames import Frame
 from dnsd.contract.messages import FrameError
@@ -27,8 +26,10 @@ from dnsd.contract.settings import Settings
 from dnsd.contract.table import Table, TableError
 from dnsd.serve import log as logs
 from dnsd.serve import telemetry
+from dnsd.serve.agent_addresses import Addresses, texts
 from dnsd.serve.agent_facts import FactsKeeper
-from dnsd.serve.agent_link import Link, LinkError, read_key
+from dnsd.serve.agent_link import Link, read_key
+from dnsd.serve.agent_tables import Refused, load, release
 from dnsd.serve.agent_workers import Loaded, Shared, Workers, send
 from dnsd.serve.store import Saved, StoreError, TableStore
 
@@ -54,14 +55,6 @@ class Inherited:
     listen: tuple[str, ...] = ()
     close: Sequence[socket.socket] = ()
     keys: str | None = None
-
-
-class _Refused(Exception):
-    """A release that this node cannot take: what NACK says."""
-
-    def __init__(self, code: str, texts: Sequence[str], blob: str = "") -> None:
-        super().__init__(code)
-        self.errors = [{"code": code, "message": text[:2000], "blob": blob} for text in texts[: messages.MAX_ERRORS]]
 
 
 def run(settings: Settings, inherited: Inherited) -> int:
@@ -98,7 +91,6 @@ class Agent:
         self._provenance: dict[int, telemetry.Provenance] = {}
         self._rings: list[telemetry.RingReader] = []
         self._unread = 0
-        self._fetched = 0
         self._workers = Workers(inherited.workers, self._shared, lambda: self._current, self._log)
 
     async def run(self) -> int:
@@ -115,6 +107,11 @@ class Agent:
         self._rings = [telemetry.RingReader(self._shared.ring(slot), from_start=True) for slot in slots]
         await self._start_from_disk()
         self._workers.start()
+        addresses = Addresses(self._on_addresses)
+        try:
+            addresses.start()
+        except OSError as error:
+            self._log.warning("the kernel does not tell our addresses", reason=error.strerror)
         host = socket.gethostname()
         self._link = Link(
             self._settings.broker.connect,
@@ -127,6 +124,7 @@ class Agent:
         running = [asyncio.create_task(self._link.run()), asyncio.create_task(self._reports())]
         stopped = asyncio.create_task(self._stopped.wait())
         done, _ = await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
+        addresses.stop()
         self._facts.stop()
         self._workers.stop()
         for task in [*running, stopped, *self._tasks]:
@@ -157,6 +155,10 @@ class Agent:
 
         loop.add_reader(sock.fileno(), readable)
 
+    def _on_addresses(self, addresses: set[bytes]) -> None:
+        self._log.info("our addresses", addresses=texts(addresses))
+        self._facts.own_addresses(addresses)
+
     def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(coroutine)
         self._tasks.add(task)
@@ -179,10 +181,10 @@ class Agent:
             return
         for saved in list(store.releases):
             try:
-                loaded = await self._load(saved, store, None)
+                loaded = await load(saved, store, None, self._current, self._saved, self._committed())
                 self._facts.tables(loaded, None)
-            except (_Refused, FactsError, TableError) as error:
-                reasons = [e["message"] for e in error.errors] if isinstance(error, _Refused) else [str(error)]
+            except (Refused, FactsError, TableError) as error:
+                reasons = [e["message"] for e in error.errors] if isinstance(error, Refused) else [str(error)]
                 self._log.error("a table on disk is not used", generation=saved.generation, reasons=reasons)
                 continue
             self._adopt(loaded, saved)
@@ -195,78 +197,14 @@ class Agent:
 
     # --- tables -------------------------------------------------------------------------------------------------------
 
-    async def _load(self, saved: Saved, store: TableStore, link: Link | None) -> Loaded:
-        """Fetch what is lacking, verify everything, seal it. Raises _Refused."""
-        with contextlib.ExitStack() as on_failure:
-            loaded = await self._load_parts(saved, store, link, on_failure)
-            on_failure.pop_all()
-            return loaded
-
-    async def _load_parts(
-        self, saved: Saved, store: TableStore, link: Link | None, on_failure: contextlib.ExitStack
-    ) -> Loaded:
-        entries = {entry["name"]: entry for entry in saved.manifest["blobs"]}
-        if set(entries) != {"names", "policy"}:
-            raise _Refused("unsupported_format", [f"the manifest has blobs {sorted(entries)}, not names and policy"])
-        descriptors: dict[str, int] = {}
-        parts: dict[str, Any] = {}
-        for name, entry in entries.items():
-            if name == "names" and self._current and self._saved and self._saved.blob(name) == entry["digest"]:
-                descriptors[name] = os.dup(self._current.names_fd)  # the same memory for old and new
-                on_failure.callback(os.close, descriptors[name])
-                parts[name] = mmap.mmap(descriptors[name], 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
-            else:
-                parts[name] = await self._blob(name, entry, store, link)
-        policy, names = parts["policy"], parts["names"]
-        problems = await asyncio.to_thread(verify.verify, policy, names)
-        if problems:
-            raise _Refused("build_failed", problems, "policy")
-        try:
-            table = Table(policy, names)
-        except TableError as error:
-            raise _Refused("build_failed", [str(error)], "policy") from None
-        if table.digest != saved.manifest["table"]:
-            raise _Refused("digest_mismatch", ["the table is not the one that the manifest names"], "policy")
-        for name, data in parts.items():
-            if name not in descriptors:
-                descriptors[name] = seal(name, data)
-                on_failure.callback(os.close, descriptors[name])
-        committed = int(self._shared.committed[0])
-        return Loaded(
-            generation=saved.generation,
-            epoch=saved.epoch,
-            local=saved.generation if saved.generation > committed else committed + 1,
-            manifest_digest=saved.digest,
-            digest=table.digest,
-            names_digest=table.names_digest,
-            revision=str(saved.revision.get("short", "")),
-            policy_fd=descriptors["policy"],
-            names_fd=descriptors["names"],
-            gates_json=table.gates_json(),
-        )
-
-    async def _blob(self, name: str, entry: dict[str, Any], store: TableStore, link: Link | None) -> bytes | bytearray:
-        digest = entry["digest"]
-        data: bytes | bytearray | None = await asyncio.to_thread(store.read, digest)
-        if data is not None:
-            return data
-        if link is None:
-            raise _Refused("unknown_blob", [f"blob {digest[:12]} ({name}) is not on disk"], name)
-        try:
-            data = await link.fetch(digest, entry["size"], 30.0)
-            await asyncio.to_thread(store.put, digest, data)
-        except (LinkError, ValueError) as error:
-            raise _Refused("digest_mismatch", [str(error)], name) from None
-        except StoreError as error:
-            raise _Refused("internal", [str(error)], name) from None
-        self._fetched += len(data)
-        return data
+    def _committed(self) -> int:
+        return int(self._shared.committed[0])
 
     def _adopt(self, loaded: Loaded, saved: Saved) -> None:
         """This table is the current one from now on."""
         old, self._current, self._saved, self._prepared = self._current, loaded, saved, None
         if old is not None:
-            _close(old)
+            release(old)
         self._generations[loaded.local] = loaded.generation
         policy = mmap.mmap(loaded.policy_fd, 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
         names = mmap.mmap(loaded.names_fd, 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
@@ -323,13 +261,13 @@ class Agent:
             loaded, self._prepared = self._prepared[0], None
             self._workers.abort(loaded)
             self._facts.tables(self._current, None)
-            _close(loaded)
+            release(loaded)
 
     async def _prepare(self, frame: Frame, before: asyncio.Task[None] | None) -> None:
         message = frame.message
         if before is not None:
             await asyncio.wait([before])  # it has been cancelled, and tidies up first
-        self._fetched = 0
+        fetched = self._link.fetched
         loop = asyncio.get_running_loop()
         begun = loop.time()
         until = begun + message["deadline_ms"] / 1000 * 0.8  # the broker's clock runs as well
@@ -339,36 +277,36 @@ class Agent:
         try:
             current = self._current
             if current is not None and saved.epoch == current.epoch and saved.generation < current.generation:
-                raise _Refused("stale_generation", [f"generation {current.generation} is active here"])
+                raise Refused("stale_generation", [f"generation {current.generation} is active here"])
             try:
                 store = await asyncio.to_thread(self._open_store)
             except StoreError as error:
-                raise _Refused("internal", [str(error)]) from None
-            loaded = await self._load(saved, store, self._link)
+                raise Refused("internal", [str(error)]) from None
+            loaded = await load(saved, store, self._link, self._current, self._saved, self._committed())
             try:
                 self._facts.tables(self._current, loaded)
             except FactsError as error:
-                raise _Refused("build_failed", [str(error)]) from None
+                raise Refused("build_failed", [str(error)]) from None
             refusals = await self._workers.prepare(loaded, max(0.1, until - loop.time()))
             if refusals:
-                raise _Refused("build_failed", refusals)
+                raise Refused("build_failed", refusals)
         except BaseException as error:
             if loaded is not None:
                 self._workers.abort(loaded)
                 self._facts.tables(self._current, None)
-                _close(loaded)
+                release(loaded)
             if isinstance(error, asyncio.CancelledError):
                 raise
-            if not isinstance(error, _Refused):
+            if not isinstance(error, Refused):
                 self._log.error("preparing a table failed", error=repr(error))
-            errors = error.errors if isinstance(error, _Refused) else [{"code": "internal", "message": repr(error)}]
+            errors = error.errors if isinstance(error, Refused) else [{"code": "internal", "message": repr(error)}]
             reasons = [e["message"] for e in errors]
             self._log.warning("a release is refused", generation=saved.generation, reasons=reasons)
             nack = {"generation": saved.generation, "errors": errors, "workers": self._rows()}
             self._link.answer(messages.NACK, frame.id, nack)
             return
         self._prepared = loaded, saved
-        answer = {"generation": saved.generation, "workers": self._rows(), "fetched": self._fetched,
+        answer = {"generation": saved.generation, "workers": self._rows(), "fetched": self._link.fetched - fetched,
                   "build_ms": int((loop.time() - begun) * 1000)}  # fmt: skip
         self._link.answer(messages.READY, frame.id, answer)
 
@@ -435,27 +373,3 @@ class Agent:
                 "facts": {"version": facts.version, "gates": len(facts.gates), "open": sum(facts.gates),
                           "own": len(facts.own)},
             })  # fmt: skip
-
-
-def seal(name: str, data: bytes | bytearray | memoryview) -> int:
-    """Octets in memory that nobody can change, shorten or lengthen any more; a descriptor, mapped read-only."""
-    descriptor = os.memfd_create(f"nexoraldns-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        view = memoryview(data)
-        at = 0
-        while at < len(view):
-            at += os.write(descriptor, view[at:])
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _close(loaded: Loaded) -> None:
-    for descriptor in (loaded.policy_fd, loaded.names_fd):
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-
-

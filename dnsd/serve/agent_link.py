@@ -90,6 +90,7 @@ class Link:
         self._said = ""
         self.connected = False
         self.dropped_reports = 0
+        self.fetched = 0  # octets of blobs since the start
 
     async def run(self) -> None:
         """Connect, serve the connection, and again."""
@@ -227,6 +228,7 @@ class Link:
                 if frame.offset != offset or len(frame.data) != length:
                     raise LinkError(f"the broker answered another part of blob {digest[:12]}")
                 data[offset : offset + length] = frame.data
+                self.fetched += length
 
         takers = [asyncio.create_task(take()) for _ in range(_GETS_IN_FLIGHT)]
         try:

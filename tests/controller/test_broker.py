@@ -590,9 +590,7 @@ def test_observers_see_changes(tmp_path: Path) -> None:
         states: list[dict[str, Any]] = []
         async with (
             peers.broker(tmp_path) as it,
-            await BrokerClient.connect(
-                f"127.0.0.1:{it.port}", peers.key(tmp_path, "observer"), "observer"
-            ) as observer,
+            await BrokerClient.connect(f"127.0.0.1:{it.port}", peers.key(tmp_path, "observer"), "observer") as observer,
         ):
             observer.on_frame = lambda frame: states.append(frame.message["state"])
             first = await observer.ask(messages.WATCH, {}, 3)

@@ -20,7 +20,8 @@ from controller.ruleset import Window
 from dnsd.contract import facts
 from dnsd.contract.settings import Settings
 from dnsd.serve import agent as agents
-from dnsd.serve.agent import Inherited, seal
+from dnsd.serve.agent import Inherited
+from dnsd.serve.agent_tables import seal
 from dnsd.serve.shared import SharedMemory
 from tests.controller import broker_peers as peers
 from tests.controller.broker_peers import REVISION, publisher, until
