@@ -30,7 +30,7 @@ DIRECTIVES = {
     "initializedcheck": False,
     "embedsignature": True,
 }
-FLAGS = ["-O2", "-g0", *os.environ.get("NEXORALDNS_CFLAGS", "").split()]  # -g0: a third less time in the compiler
+FLAGS = ["-O3", "-g0", *os.environ.get("NEXORALDNS_CFLAGS", "").split()]  # -g0: a third less time in the compiler
 NO_COMPILE = os.environ.get("NEXORALDNS_NO_COMPILE") == "1"
 REQUIRED = os.environ.get("NEXORALDNS_REQUIRE_COMPILED") == "1"
 

@@ -106,12 +106,15 @@ class Responder:
         return self.u16(value & 65535)
 
     def copy(self, data: cython.const[cython.uchar][::1], first: cython.int, length: cython.int) -> cython.int:
-        """Append octets of a buffer."""
+        """Append octets of a buffer: both ranges are checked once, then copied without looking at each octet again."""
         out = self.out
         at: cython.int = self.at
         k: cython.int
-        for k in range(length):
-            out[at + k] = data[first + k]
+        if first < 0 or length < 0 or first + length > data.shape[0] or at + length > out.shape[0]:
+            raise IndexError
+        with cython.boundscheck(False):
+            for k in range(length):
+                out[at + k] = data[first + k]
         self.at = at + length
         return 0
 

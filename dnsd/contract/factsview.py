@@ -66,13 +66,8 @@ class FactsView:
         k: cython.int
         before: cython.int
         a: cython.uint
-        mapped: cython.int = 1
 
-        for k in range(10):
-            if c[k]:
-                mapped = 0
-                break
-        if mapped and c[10] == 255 and c[11] == 255:
+        if q.client_words[0] == 0 and c[8] == 0 and c[9] == 0 and c[10] == 255 and c[11] == 255:
             a = c[12]
             a = (a << 24) | (c[13] << 16) | (c[14] << 8) | c[15]
             hi = self.v4_count

@@ -7,6 +7,7 @@ cdef class Query:
     cdef public unsigned char[::1] buf
     cdef public unsigned char[::1] name
     cdef public unsigned char[::1] client
+    cdef public unsigned long long[::1] client_words
     cdef public unsigned int[::1] label
     cdef public unsigned int[::1] hash_policy
     cdef public unsigned int[::1] hash_names

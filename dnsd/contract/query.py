@@ -37,7 +37,9 @@ class Query:
     def __init__(self, buf: object) -> None:
         self.buf = memoryview(buf)  # type: ignore[arg-type]
         self.name = memoryview(bytearray(256))
-        self.client = memoryview(bytearray(16))
+        client = memoryview(bytearray(16))
+        self.client = client
+        self.client_words = client.cast("Q")
         self.label = memoryview(bytearray(4 * 132)).cast("I")
         self.hash_policy = memoryview(bytearray(4 * 132)).cast("I")
         self.hash_names = memoryview(bytearray(4 * 132)).cast("I")

@@ -34,6 +34,7 @@ if not cython.compiled:
         NODE_WORDS,
         OWNER_INFO_WORDS,
         OWNER_NUMBER,
+        RULE_INFO_WORDS,
         SECTION_ANSWERS,
         SECTION_CANDIDATES,
         SECTION_CLIENTS4,
@@ -253,9 +254,11 @@ class Table:
             run += 1
         return -1
 
-    def where_of(self, owner: cython.int, zone: cython.int) -> cython.uint:
-        """The number of the place + 1 where an owner (word offset + 1), or else a zone, was written; 0 for none."""
+    def where_of(self, rule: cython.int, owner: cython.int, zone: cython.int) -> cython.uint:
+        """The number of the place + 1 where a rule, or else an owner (word offset + 1), or else a zone, was written."""
         number: cython.uint
+        if rule >= 0 and self.rule_info:
+            return self.words[self.rule_info + rule * RULE_INFO_WORDS + 1]
         if owner > 0 and self.owner_info:
             number = self.words[self.owners + owner - 1 + OWNER_NUMBER]
             return self.words[self.owner_info + number * OWNER_INFO_WORDS]
@@ -280,7 +283,9 @@ class Table:
         differs: cython.int
         mapped: cython.uint = 65535
 
-        if self.be32(q, 0) == 0 and self.be32(q, 4) == 0 and self.be32(q, 8) == mapped:
+        if self.clients4_count + self.clients6_count == 0:
+            return 0
+        if self.be32(q, 8) == mapped and q.client_words[0] == 0:
             a = self.be32(q, 12)
             hi = self.clients4_count
             while lo < hi:

@@ -104,7 +104,9 @@ def _store(words: memoryview, index: int, value: int) -> None:
 try:
     if os.environ.get("NEXORALDNS_INTERPRETED") == "1":
         raise ImportError("interpreted on request")
-    from dnsd.serve._batch import Batch, load, store
+    from dnsd.serve._batch import Batch as Batch
+    from dnsd.serve._batch import load as load
+    from dnsd.serve._batch import store as store
 
     COMPILED = True
 except ImportError:

@@ -20,7 +20,7 @@ cdef class HotPath:
     cdef public Cache cache
     cdef public object socket_batch
     cdef unsigned char[::1] inp
-    cdef unsigned char[::1] clients
+    cdef unsigned long long[::1] client_words
     cdef int[::1] lengths
     cdef int[::1] out_lengths
     cdef int in_stride
@@ -52,4 +52,3 @@ cdef class HotPath:
     cdef int count(self, int number) except? -1
     cdef int tally(self, Responder r) except? -1
     cdef int record(self, Query q, int rcode, int tcp, int cached, unsigned int latency_us) except? -1
-    cdef int put(self, int at, int size, unsigned long long value) except? -1

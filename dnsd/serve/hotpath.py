@@ -95,7 +95,7 @@ class HotPath:
         self.info = None
         self.socket_batch = Batch()
         self.inp = self.socket_batch.inp
-        self.clients = self.socket_batch.clients
+        self.client_words = self.socket_batch.clients.cast("Q")
         self.lengths = self.socket_batch.lengths
         self.out_lengths = self.socket_batch.out_lengths
         self.in_stride = self.socket_batch.in_stride
@@ -110,7 +110,7 @@ class HotPath:
         self.cache = Cache(arena)
         self.counters = memoryview(counters)  # type: ignore[arg-type]
         self.ring = memoryview(ring)  # type: ignore[arg-type]
-        self.ring_words = memoryview(ring)[:_RING_HEAD].cast("Q")  # type: ignore[arg-type]
+        self.ring_words = memoryview(ring).cast("Q")  # type: ignore[arg-type]
         self.ring_records = (len(self.ring) - _RING_HEAD) // _RING_RECORD
         self.mono_ms = 0
         self.wall_ms = 0
@@ -174,14 +174,13 @@ class HotPath:
         """Receive up to 64 datagrams, answer what can be; the rest is in `misses`. Returns how many came."""
         i: cython.int
         n: cython.int = self.socket_batch.receive(fd)
-        k: cython.int
         length: cython.int
         q: Query = self.q
 
         for i in range(n):
             length = self.lengths[i]
-            for k in range(16):
-                q.client[k] = self.clients[16 * i + k]
+            q.client_words[0] = self.client_words[2 * i]
+            q.client_words[1] = self.client_words[2 * i + 1]
             self.count(COUNT_QUERIES_UDP)
             length = self.handle(q, self.responder, i * self.in_stride, length, i * self.out_stride, 0)
             if length >= 0:
@@ -327,14 +326,6 @@ class HotPath:
         self.counters[number] += 1
         return 0
 
-    def put(self, at: cython.int, size: cython.int, value: cython.ulonglong) -> cython.int:
-        """Write a little-endian number into the ring."""
-        k: cython.int
-        for k in range(size):
-            self.ring[at + k] = value & 255
-            value >>= 8
-        return 0
-
     def record(
         self, q: Query, rcode: cython.int, tcp: cython.int, cached: cython.int, latency_us: cython.uint
     ) -> cython.int:
@@ -342,35 +333,46 @@ class HotPath:
         v: Verdict = self.v
         seq: cython.ulonglong
         at: cython.int
+        w: cython.int
         k: cython.int
         n: cython.int
+        word: cython.ulonglong
+        high: cython.ulonglong
         ring = self.ring
+        words = self.ring_words
+        name = q.name
 
         if self.ring_records == 0:
             return 0
-        seq = self.ring_words[0]
-        at = 64 + cython.cast(cython.int, seq % cython.cast(cython.ulonglong, self.ring_records)) * 320
-        self.put(at, 8, 0)
-        self.put(at + 8, 8, self.wall_ms)
-        for k in range(16):
-            ring[at + 16 + k] = q.client[k]
-        self.put(at + 32, 2, q.qtype)
-        ring[at + 34] = v.stage
-        ring[at + 35] = v.action
-        self.put(at + 36, 2, rcode)
-        ring[at + 38] = tcp
-        ring[at + 39] = cached
-        self.put(at + 40, 4, v.rule + 1)
-        self.put(at + 44, 4, v.listed + 1)
-        self.put(at + 48, 4, self.table.where_of(v.owner, v.zone) if self.table is not None else 0)
-        self.put(at + 52, 4, latency_us)
-        self.put(at + 56, 8, self.generation)
+        seq = words[0]
+        w = 8 + cython.cast(cython.int, seq % cython.cast(cython.ulonglong, self.ring_records)) * 40
+        words[w] = 0
+        words[w + 1] = self.wall_ms
+        words[w + 2] = q.client_words[0]
+        words[w + 3] = q.client_words[1]
+        word = q.qtype | (v.stage << 16)
+        high = v.action
+        word |= high << 24
+        high = rcode
+        word |= high << 32
+        high = tcp | (cached << 8)
+        words[w + 4] = word | (high << 48)
+        word = v.rule + 1
+        high = v.listed + 1
+        words[w + 5] = word | (high << 32)
+        word = 0
+        if self.table is not None:
+            word = self.table.where_of(v.rule, v.owner, v.zone)
+        high = latency_us
+        words[w + 6] = word | (high << 32)
+        words[w + 7] = self.generation
         n = q.name_length
-        ring[at + 64] = n
+        at = 8 * w + 64
+        ring[at] = n
         for k in range(n):
-            ring[at + 65 + k] = q.name[k]
-        self.put(at, 8, seq + 1)
-        self.ring_words[0] = seq + 1
+            ring[at + 1 + k] = name[k]
+        words[w] = seq + 1
+        words[0] = seq + 1
         return 0
 
     # --- off the hot path -----------------------------------------------------------------------------------------
