@@ -210,11 +210,17 @@ def _forwards(ruleset: RuleSet, rules: Iterable[Rule]) -> Iterator[Diagnostic]:
     for forward in ruleset.forwards.values():
         zone = _owner_zone(ruleset, forward.name)
         name = names.to_text(forward.name)
-        if zone is not None:
-            own = names.to_text(zone.name)
-            words = f"{name} is forwarded, but we own {own if zone.name != forward.name else 'it'}"
+        if zone is not None and zone.name == forward.name:
             help = "own names are answered here and never forwarded; delete the forward entry or the zone"
-            yield found("E029", words, forward.where, help, [(zone.where, "the zone")])
+            yield found("E029", f"{name} is forwarded, but we own it", forward.where, help, [(zone.where, "the zone")])
+        elif zone is not None:
+            # Below an own zone a forward entry is a delegation: it takes its names out of the zone, so none may be there.
+            for record in zone.records:
+                if record.owner == forward.name or names.is_below(record.owner, forward.name):
+                    words = f"{name} is forwarded, but {names.to_text(zone.name)} has records there"
+                    help = "a forward entry below an own zone takes all its names out of the zone; delete one of the two"
+                    yield found("E029", words, forward.where, help, [(record.where, "a record")])
+                    break
         elif forward.name != names.ROOT:
             yield from _stopped(forward.name, forward.where, listed)
 
