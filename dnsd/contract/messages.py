@@ -56,6 +56,8 @@ RESPONSES = frozenset().union(*ANSWERS.values())
 ONLY_RESPONSES = RESPONSES - {ERROR, STATE}
 
 VERBS: tuple[str, ...] = ("sync", "retry", "suspend", "resume")
+EVENT_KINDS: tuple[str, ...] = ("up", "change", "same", "down")
+LEASES: tuple[str, ...] = ("dhcp4", "dhcp6", "ra", "all")  # which of an interface's leases an EVENT is about
 STATES: tuple[str, ...] = ("active", "rejected", "superseded", "failed")
 FATAL = frozenset({
     "bad_frame", "too_large", "unsupported_version", "auth_failed", "not_permitted", "unknown_type", "bad_payload",
@@ -67,6 +69,8 @@ MAX_INTEGER = 2**53 - 1
 MAX_BLOBS = 4096
 MAX_ERRORS = 100
 MAX_BLOB_BYTES = 1 << 30
+MAX_ADDRESSES = 32  # in each list of an EVENT
+MAX_DOMAINS = 16
 
 
 class FrameError(Exception):
@@ -83,6 +87,10 @@ class FrameError(Exception):
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CODE = re.compile(r"[a-z][a-z_]{0,39}")
 _BLOB = re.compile(r"[a-z][a-z0-9._/-]{0,99}")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
+_INTERFACE = re.compile(r"[!-.0-~]{1,15}")  # what Linux allows, within ASCII: no slash, no blank
+_ADDRESS = re.compile(r"[0-9A-Fa-f:.]{2,45}(%[!-.0-~]{1,15})?(/[0-9]{1,3})?")
+_DOMAIN = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
 Check = Callable[[Any], bool]
 
 
@@ -124,6 +132,22 @@ def _one_of(*words: str) -> Check:
 
 def _get_length(value: Any) -> bool:
     return _u53(value) and 1 <= value <= 256 << 10
+
+
+def _matches(pattern: re.Pattern[str]) -> Check:
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _list_of(pattern: re.Pattern[str], most: int) -> Check:
+    return lambda value: (
+        isinstance(value, list)
+        and len(value) <= most
+        and all(isinstance(item, str) and pattern.fullmatch(item) is not None for item in value)
+    )
+
+
+_word, _interface = _matches(_WORD), _matches(_INTERFACE)
+_addresses, _domains = _list_of(_ADDRESS, MAX_ADDRESSES), _list_of(_DOMAIN, MAX_DOMAINS)
 
 
 def _errors(value: Any) -> bool:
@@ -195,8 +219,10 @@ FIELDS: dict[int, dict[str, Check]] = {
     COMMIT: {"generation": _u53, "digest": _digest},
     ACTIVE: {"generation": _u53, "digest": _digest, "workers": _workers},
     ABORT: {"generation": _u53, "reason": _text},
-    REPORT: {"counters": _object, "workers": _workers, "decisions": _objects, "dropped": _u53},
-    EVENT: {"source": _text, "reason": _text},
+    REPORT: {"counters": _object, "workers": _workers, "decisions": _objects, "dropped": _u53, "events?": _objects},
+    EVENT: {"source": _word, "reason": _word, "v?": _u53, "interface?": _interface, "kind?": _one_of(*EVENT_KINDS),
+            "lease?": _one_of(*LEASES), "old?": _addresses, "new?": _addresses, "dns?": _addresses,
+            "search?": _domains, "refused?": _u53},
     EVENT_OK: {"coalesced": _bool},
     COMMAND: {"verb": _one_of(*VERBS)},
     COMMAND_OK: {"verb": _one_of(*VERBS)},
