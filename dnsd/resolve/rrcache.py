@@ -1,0 +1,275 @@
+"""What authorities have told: RRsets by rank, negative answers, delegations, and what failed lately. Bounded.
+
+Pure: `clock` hands in the wall clock (ages follow it; DESIGN: clocks); failures are timers and take the monotonic one.
+Nothing outlives its TTL: when the wall clock steps back, everything stored is taken for stored now.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from dnsd.contract import codes, names
+from dnsd.resolve.rrsets import RRset
+
+# How much an RRset is to be trusted (RFC 2181, section 5.4.1). Lower never replaces higher; only ANSWER and above answer.
+ADDITIONAL = 1
+AUTHORITY = 2  # the authority section of an authoritative answer
+ANSWER = 3  # the answer section, but not authoritative or behind an alias
+AUTHORITATIVE = 4
+
+NEGATIVE_LIMIT_S = 3 * 3600  # RFC 2308, section 5: one to three hours
+FAILURE_MS = 5000  # RFC 9520, section 3.2: at least 1 s; doubles while it goes on failing
+FAILURE_LIMIT_MS = 300_000
+_NXDOMAIN = 0  # the type under which a whole name is denied
+_OVERHEAD = 320  # octets of an entry beside its data, about
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Denial:
+    """NXDOMAIN (`rcode` 3) or NODATA. `authority` is what proves it: a SOA, NSEC and the like; `signed`: asked with DO."""
+
+    rcode: int
+    authority: tuple[RRset, ...]
+    signed: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Delegation:
+    """Who serves a zone, as the parent says: names in the order told, and glue as (name, addresses).
+
+    `stored` and `ttl` in seconds of the wall clock; a `ttl` below 0 never ends (root hints).
+    """
+
+    zone: bytes
+    servers: tuple[bytes, ...]
+    glue: tuple[tuple[bytes, tuple[str, ...]], ...]
+    stored: int
+    ttl: int
+
+
+@dataclasses.dataclass(slots=True)
+class _Entry:
+    stored: int
+    ttl: int
+    rank: int
+    signed: bool
+    value: RRset | Denial
+    size: int
+
+
+@dataclasses.dataclass(slots=True)
+class _Failure:
+    until_ms: int
+    lasts_ms: int
+    ede: int
+    text: str
+
+
+class RRCache:
+    """One worker's memory of RRsets. `size_bytes` is approximate; `now` is the wall clock in seconds."""
+
+    def __init__(self, size_bytes: int = 16 << 20, min_ttl: int = 0, max_ttl: int = 86400) -> None:
+        self.now = 0
+        self.used_bytes = 0
+        self._size = size_bytes
+        self._min_ttl = min_ttl
+        self._max_ttl = max_ttl
+        self._entries: dict[tuple[bytes, int], _Entry] = {}
+        self._delegations: dict[bytes, Delegation] = {}
+        self._failures: dict[tuple[bytes, int], _Failure] = {}
+        self._dnames = 0  # DNAMEs in here; none, and nobody looks for them
+        self._denied = 0  # NXDOMAINs in here
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def clock(self, now: int) -> None:
+        """The wall clock in seconds. A step back makes everything stored `now`, so that nothing becomes older or eternal."""
+        if now < self.now:
+            for entry in self._entries.values():
+                entry.stored = min(entry.stored, now)
+            for zone, cut in self._delegations.items():
+                if cut.stored > now:
+                    self._delegations[zone] = dataclasses.replace(cut, stored=now)
+        self.now = now
+
+    # --- RRsets ---------------------------------------------------------------------------------------------------
+
+    def get(self, name: bytes, rtype: int, signed: bool = False, rank: int = ANSWER) -> RRset | None:
+        """The RRset with what is left of its TTL; None when there is none of this rank, or no signatures are known."""
+        entry = self._live((name, rtype))
+        if entry is None or entry.rank < rank or (signed and not entry.signed) or not isinstance(entry.value, RRset):
+            return None
+        return entry.value.lasting(self._left(entry))
+
+    def put(self, rrset: RRset, rank: int, signed: bool = False) -> bool:
+        """Remember an RRset unless something more trustworthy is known; returns whether it is now what is known.
+
+        Data of a lower rank never makes an RRset live longer, and neither does a zone's own NS RRset at its apex
+        (a zone that its parent has taken back would otherwise never end).
+        """
+        key = (rrset.owner, rrset.rtype)
+        old = self._live(key)
+        ttl = self._bounded(rrset.ttl)
+        if old is not None and isinstance(old.value, RRset):
+            if old.rank > rank or (old.signed and not signed and old.rank == rank):
+                return False
+            if rrset.rtype == codes.TYPE_NS:
+                ttl = min(ttl, self._left(old))
+        if ttl <= 0:
+            return False
+        self._store(key, _Entry(self.now, ttl, rank, signed, rrset, _OVERHEAD + _size_of(rrset)))
+        return True
+
+    # --- negative answers (RFC 2308) -------------------------------------------------------------------------------
+
+    def denied(self, name: bytes, rtype: int, signed: bool = False) -> Denial | None:
+        """NODATA for the type, or NXDOMAIN for the name or any name above it (RFC 8020)."""
+        found = self._denial((name, rtype), signed)
+        if found is not None or not self._denied:
+            return found
+        while True:
+            found = self._denial((name, _NXDOMAIN), signed)
+            if found is not None or name == names.ROOT:
+                return found
+            name = names.parent(name)
+
+    def deny(self, name: bytes, rtype: int, denial: Denial) -> None:
+        """Remember a negative answer; one without a SOA says nothing about how long it holds, and is not."""
+        soa = next((rrset for rrset in denial.authority if rrset.rtype == codes.TYPE_SOA), None)
+        if soa is None:
+            return
+        minimum = int.from_bytes(soa.rdatas[0][-4:], "big")
+        ttl = min(self._bounded(min(soa.ttl, minimum, *(r.ttl for r in denial.authority))), NEGATIVE_LIMIT_S)
+        if ttl <= 0:
+            return
+        authority = tuple(rrset.lasting(min(rrset.ttl, ttl)) for rrset in denial.authority)
+        kept = dataclasses.replace(denial, authority=authority)
+        key = (name, _NXDOMAIN if denial.rcode == codes.RCODE_NXDOMAIN else rtype)
+        size = _OVERHEAD + sum(_size_of(rrset) for rrset in authority)
+        self._store(key, _Entry(self.now, ttl, AUTHORITATIVE, denial.signed, kept, size))
+
+    def _denial(self, key: tuple[bytes, int], signed: bool) -> Denial | None:
+        entry = self._live(key)
+        if entry is None or (signed and not entry.signed) or not isinstance(entry.value, Denial):
+            return None
+        left = self._left(entry)
+        authority = tuple(rrset.lasting(min(rrset.ttl, left)) for rrset in entry.value.authority)
+        return dataclasses.replace(entry.value, authority=authority)
+
+    # --- aliases --------------------------------------------------------------------------------------------------
+
+    def dname(self, name: bytes, signed: bool = False) -> RRset | None:
+        """The DNAME of the nearest name above (RFC 6672, section 3.2)."""
+        if not self._dnames:
+            return None
+        while name != names.ROOT:
+            name = names.parent(name)
+            found = self.get(name, codes.TYPE_DNAME, signed)
+            if found is not None:
+                return found
+        return None
+
+    # --- delegations ----------------------------------------------------------------------------------------------
+
+    def delegation(self, name: bytes) -> Delegation | None:
+        """The deepest zone cut known at or above the name."""
+        while True:
+            cut = self._delegations.get(name)
+            if cut is not None:
+                if cut.ttl < 0 or self.now - cut.stored < cut.ttl:
+                    return cut
+                del self._delegations[name]
+            if name == names.ROOT:
+                return None
+            name = names.parent(name)
+
+    def put_delegation(self, cut: Delegation) -> None:
+        """Remember who serves a zone, as its parent has just said."""
+        ttl = self._bounded(cut.ttl) if cut.ttl >= 0 else -1
+        if ttl == 0:
+            return
+        self._delegations.pop(cut.zone, None)
+        if len(self._delegations) >= self._size >> 10:
+            self._delegations.pop(next(iter(self._delegations)))
+        self._delegations[cut.zone] = dataclasses.replace(cut, ttl=ttl)
+
+    def drop_delegation(self, zone: bytes) -> None:
+        """Forget who serves a zone, so that its parent is asked again."""
+        self._delegations.pop(zone, None)
+
+    # --- failures (RFC 9520) ---------------------------------------------------------------------------------------
+
+    def failed(self, name: bytes, rtype: int, now_ms: int) -> tuple[int, str] | None:
+        """The (EDE, text) of a resolution that failed a moment ago; None when it may be tried. Monotonic milliseconds."""
+        failure = self._failures.get((name, rtype))
+        return (failure.ede, failure.text) if failure is not None and now_ms < failure.until_ms else None
+
+    def fail(self, name: bytes, rtype: int, ede: int, text: str, now_ms: int) -> None:
+        """Remember a failure for 5 s, twice as long each time it fails again soon after, at most 5 minutes."""
+        old = self._failures.pop((name, rtype), None)
+        lasts_ms = FAILURE_MS
+        if old is not None and now_ms < old.until_ms + old.lasts_ms:
+            lasts_ms = min(old.lasts_ms * 2, FAILURE_LIMIT_MS)
+        if len(self._failures) >= self._size >> 10:
+            self._failures.pop(next(iter(self._failures)))
+        self._failures[name, rtype] = _Failure(now_ms + lasts_ms, lasts_ms, ede, text)
+
+    def succeeded(self, name: bytes, rtype: int) -> None:
+        """The name resolves again."""
+        if self._failures:
+            self._failures.pop((name, rtype), None)
+
+    # --- all ------------------------------------------------------------------------------------------------------
+
+    def flush(self, matches: Callable[[bytes], bool]) -> int:
+        """Forget everything about the names for which this is true; returns how many things that were."""
+        keys = [key for key in self._entries if matches(key[0])]
+        for key in keys:
+            self._drop(key)
+        zones = [zone for zone in self._delegations if matches(zone)]
+        for zone in zones:
+            del self._delegations[zone]
+        failures = [key for key in self._failures if matches(key[0])]
+        for key in failures:
+            del self._failures[key]
+        return len(keys) + len(zones) + len(failures)
+
+    def _bounded(self, ttl: int) -> int:
+        return min(max(ttl, self._min_ttl), self._max_ttl)
+
+    def _left(self, entry: _Entry) -> int:
+        return entry.ttl - max(0, self.now - entry.stored)
+
+    def _live(self, key: tuple[bytes, int]) -> _Entry | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if self._left(entry) <= 0:
+            self._drop(key)
+            return None
+        return entry
+
+    def _store(self, key: tuple[bytes, int], entry: _Entry) -> None:
+        if key in self._entries:
+            self._drop(key)
+        while self.used_bytes + entry.size > self._size and self._entries:
+            self._drop(next(iter(self._entries)))  # the oldest goes first: what is used is asked for and stored again
+        if entry.size > self._size:
+            return
+        self._entries[key] = entry
+        self.used_bytes += entry.size
+        self._dnames += key[1] == codes.TYPE_DNAME
+        self._denied += key[1] == _NXDOMAIN
+
+    def _drop(self, key: tuple[bytes, int]) -> None:
+        entry = self._entries.pop(key)
+        self.used_bytes -= entry.size
+        self._dnames -= key[1] == codes.TYPE_DNAME
+        self._denied -= key[1] == _NXDOMAIN
+
+
+def _size_of(rrset: RRset) -> int:
+    parts = rrset.rdatas + rrset.sigs
+    return len(rrset.owner) + sum(len(part) + 50 for part in parts)

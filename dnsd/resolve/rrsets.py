@@ -1,0 +1,259 @@
+"""RRsets: read a message into them, write questions and responses from them.
+
+Names inside rdata are written out, so that an RRset can stand in any message. Owners are lower case, names in rdata keep
+their case. Every fault of a message is a FormError; a hostile server may send anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Iterable, Sequence
+
+from dnsd.contract import codes, names
+from dnsd.resolve.message import FormError
+
+# Types whose rdata may hold compressed names (RFC 3597, section 4), as a pattern: n a name, digits octets to skip.
+RDATA_NAMES: dict[int, str] = {
+    2: "n", 3: "n", 4: "n", 5: "n", 6: "nn", 7: "n", 8: "n", 9: "n", 12: "n", 14: "nn", 15: "2n",
+    17: "nn", 18: "2n", 21: "2n", 26: "2nn", 30: "n", 33: "6n", 36: "2n", 39: "n",
+}  # fmt: skip
+
+_JUMPS = 128  # a name has at most 127 labels; more pointers than that in one name are an attack on our time
+_MAX_TTL = 0x7FFFFFFF
+_LENGTHS = {codes.TYPE_A: 4, codes.TYPE_AAAA: 16}
+
+FLAG_AA = 0x0400
+FLAG_TC = 0x0200
+FLAG_RD = 0x0100
+FLAG_RA = 0x0080
+FLAG_AD = 0x0020
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RRset:
+    """All records of one owner and type. `rdatas` without compression; `sigs` are the rdata of RRSIGs that cover it."""
+
+    owner: bytes
+    rtype: int
+    ttl: int
+    rdatas: tuple[bytes, ...]
+    sigs: tuple[bytes, ...] = ()
+
+    def lasting(self, ttl: int) -> RRset:
+        """The same records with this TTL."""
+        return self if ttl == self.ttl else dataclasses.replace(self, ttl=ttl)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Message:
+    """A response, by RRsets. `question` is the question section's name as it came (its case is a secret of ours)."""
+
+    rcode: int
+    flags: int
+    edns: bool
+    question: bytes
+    answer: tuple[RRset, ...]
+    authority: tuple[RRset, ...]
+    additional: tuple[RRset, ...]
+
+    @property
+    def aa(self) -> bool:
+        """Whether the server says it is an authority."""
+        return bool(self.flags & FLAG_AA)
+
+
+class _Reader:
+    """Names of one packet; each place is followed once."""
+
+    def __init__(self, packet: bytes) -> None:
+        self.packet = packet
+        self._known: dict[int, bytes] = {}
+
+    def name(self, at: int) -> tuple[bytes, int]:
+        """The name at a place, case kept, and the place behind it; raises FormError."""
+        packet = self.packet
+        out = bytearray()
+        begin = at
+        end = -1
+        limit = at
+        jumps = 0
+        while True:
+            if at >= len(packet):
+                raise FormError("a name runs out of the packet")
+            n = packet[at]
+            if n >= 192:
+                if at + 2 > len(packet):
+                    raise FormError("a compression pointer runs out of the packet")
+                if end < 0:
+                    end = at + 2
+                target = (n & 63) << 8 | packet[at + 1]
+                if target >= limit:
+                    raise FormError("a compression pointer does not lead backwards")
+                known = self._known.get(target)
+                if known is not None:
+                    out += known
+                    break
+                jumps += 1
+                if jumps > _JUMPS:
+                    raise FormError("a name of too many compression pointers")
+                at = limit = target
+                continue
+            if n > 63:
+                raise FormError("a label of a kind that does not exist")
+            if n == 0:
+                out.append(0)
+                if end < 0:
+                    end = at + 1
+                break
+            if at + 1 + n > len(packet) or len(out) + n + 2 > names.MAX_NAME:
+                raise FormError("a name is too long")
+            out += packet[at : at + 1 + n]
+            at += 1 + n
+        if len(out) > names.MAX_NAME:
+            raise FormError("a name is too long")
+        whole = bytes(out)
+        self._known[begin] = whole
+        return whole, end
+
+    def rdata(self, rtype: int, at: int, end: int) -> bytes:
+        """The rdata with its names written out; raises FormError."""
+        pattern = RDATA_NAMES.get(rtype)
+        if pattern is None:
+            if end - at != _LENGTHS.get(rtype, end - at):
+                raise FormError("an address of a wrong length")
+            return self.packet[at:end]
+        out = bytearray()
+        for part in pattern:
+            if part == "n":
+                name, after = self.name(at)
+                out += name
+            else:
+                after = at + int(part)
+                out += self.packet[at:after]
+            at = after
+            if at > end:
+                raise FormError("a name runs out of its rdata")
+        if rtype == codes.TYPE_SOA and end - at != 20:
+            raise FormError("a SOA of a wrong length")
+        out += self.packet[at:end]
+        return bytes(out)
+
+
+def parse(packet: bytes) -> Message:
+    """Read a response; raises FormError. Records of other classes than IN are left out."""
+    if len(packet) < 12:
+        raise FormError("shorter than a header")
+    flags, qdcount, ancount, nscount, arcount = struct.unpack_from(">HHHHH", packet, 2)
+    if not flags & 0x8000:
+        raise FormError("it is a query")
+    if qdcount > 1:
+        raise FormError(f"it has {qdcount} questions")
+    if (ancount + nscount + arcount) * 11 > len(packet) - 12:
+        raise FormError("more records than octets for them")
+    reader = _Reader(packet)
+    question = b""
+    at = 12
+    if qdcount:
+        question, at = reader.name(12)
+        at += 4
+        if at > len(packet):
+            raise FormError("the question runs out of the packet")
+    rcode = flags & 15
+    edns = False
+    sections: list[tuple[RRset, ...]] = []
+    for section, count in enumerate((ancount, nscount, arcount)):
+        found: dict[tuple[bytes, int], tuple[int, dict[bytes, None]]] = {}
+        signatures: dict[tuple[bytes, int], list[bytes]] = {}
+        for _ in range(count):
+            owner, at = reader.name(at)
+            if at + 10 > len(packet):
+                raise FormError("a record runs out of the packet")
+            rtype, rclass, ttl, rdlength = struct.unpack_from(">HHIH", packet, at)
+            at += 10
+            end = at + rdlength
+            if end > len(packet):
+                raise FormError("a record's rdata runs out of the packet")
+            if rtype == codes.TYPE_OPT:
+                if section != 2 or edns or owner != names.ROOT:
+                    raise FormError("OPT where it may not be")
+                edns = True
+                rcode |= (ttl >> 24) << 4
+            elif rclass == codes.CLASS_IN:
+                owner = names.lower(owner)
+                rdata = reader.rdata(rtype, at, end)
+                if rtype == codes.TYPE_RRSIG:
+                    if rdlength < 19:
+                        raise FormError("an RRSIG of a wrong length")
+                    signatures.setdefault((owner, int.from_bytes(rdata[:2], "big")), []).append(rdata)
+                # RFC 2181, section 8: a TTL with the highest bit set is 0; section 5.2: one TTL for the set.
+                ttl = 0 if ttl > _MAX_TTL else ttl
+                before = found.get((owner, rtype))
+                if before is None:
+                    found[owner, rtype] = (ttl, {rdata: None})
+                else:
+                    before[1][rdata] = None
+                    if ttl < before[0]:
+                        found[owner, rtype] = (ttl, before[1])
+            at = end
+        sections.append(
+            tuple(
+                RRset(owner, rtype, ttl, tuple(rdatas), tuple(signatures.get((owner, rtype), ())))
+                for (owner, rtype), (ttl, rdatas) in found.items()
+            )
+        )
+    return Message(rcode, flags, edns, question, sections[0], sections[1], sections[2])
+
+
+def question(qname: bytes, qtype: int, edns_size: int, do: bool) -> bytes:
+    """A question to an authority: id 0, RD clear, an OPT record (RFC 6891) unless `edns_size` is 0."""
+    wire = struct.pack("!HHHHHH", 0, 0, 1, 0, 0, 1 if edns_size else 0)
+    wire += qname + struct.pack("!HH", qtype, codes.CLASS_IN)
+    if edns_size:
+        wire += struct.pack("!BHHBBHH", 0, codes.TYPE_OPT, edns_size, 0, 0, 0x8000 if do else 0, 0)
+    return wire
+
+
+def response(
+    qname: bytes, qtype: int, rcode: int, answer: Sequence[RRset], authority: Sequence[RRset], signed: bool,
+    flags: int = 0,
+) -> bytes:  # fmt: skip
+    """A response as a recursive upstream would send it; owners that stood before are compression pointers."""
+    body = bytearray(qname + struct.pack("!HH", qtype, codes.CLASS_IN))
+    places: dict[bytes, int] = {qname: 12}
+    counts = []
+    for section in (answer, authority):
+        count = 0
+        for rrset in section:
+            count += _write(body, places, rrset.owner, rrset.rtype, rrset.ttl, rrset.rdatas)
+            if signed and rrset.sigs:
+                count += _write(body, places, rrset.owner, codes.TYPE_RRSIG, rrset.ttl, rrset.sigs)
+        counts.append(count)
+    head = struct.pack("!HHHHHH", 0, 0x8180 | flags | (rcode & 15), 1, counts[0], counts[1], 0)
+    return head + bytes(body)
+
+
+def _write(
+    body: bytearray, places: dict[bytes, int], owner: bytes, rtype: int, ttl: int, rdatas: Iterable[bytes]
+) -> int:
+    count = 0
+    for rdata in rdatas:
+        place = places.get(owner)
+        if place is None:
+            if 12 + len(body) < 0x4000 and owner != names.ROOT:
+                places[owner] = 12 + len(body)
+            body += owner
+        elif owner == names.ROOT:
+            body += owner
+        else:
+            body += (0xC000 | place).to_bytes(2, "big")
+        body += struct.pack("!HHIH", rtype, codes.CLASS_IN, ttl, len(rdata)) + rdata
+        if rtype == codes.TYPE_CNAME and 12 + len(body) - len(rdata) < 0x4000:
+            places.setdefault(names.lower(rdata), 12 + len(body) - len(rdata))
+        count += 1
+    return count
+
+
+def at_or_below(name: bytes, ancestor: bytes) -> bool:
+    """Whether `name` is `ancestor` or below it (both lower case)."""
+    return name == ancestor or names.is_below(name, ancestor)
