@@ -17,10 +17,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from controller import broker_keys
+from controller.broker_events import Events
 from controller.broker_listen import BrokerError, address, bind_problem
 from controller.broker_peer import Limits, Peer
 from controller.broker_release import Releases
-from controller.broker_rows import Node, flat, rows_of
+from controller.broker_rows import Node, events_of, flat, rows_of
 from controller.broker_store import BrokerStore, StoreError
 from dnsd.contract import frames, messages
 from dnsd.contract.frames import Frame
@@ -31,7 +32,6 @@ from dnsd.contract.settings import Settings
 Report = Callable[[str, dict[str, int], list[dict[str, Any]], list[dict[str, Any]]], None]
 Command = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]] | dict[str, Any]]
 
-_COALESCE_S = 0.25
 _WATCH_S = 0.25
 _KNOWN_NODES = 256
 
@@ -46,9 +46,9 @@ class CommandRefused(Exception):
 class Broker:
     """The embedded broker. `start` binds, `stop` ends; the callbacks are called in the event loop.
 
-    `on_report(node, counters, decisions, workers)` gets every REPORT; `on_event(event)` every hook event that is not
-    a repetition within 250 ms; `on_command(verb, arguments)` may be a coroutine, its dictionary goes back to the
-    operator; `on_change()` is called when `snapshot()` has something new.
+    `on_report(node, counters, decisions, workers)` gets every REPORT; `on_event(event)` what is new in the hooks'
+    events (`broker_events`), and what nodes report of their own; `on_command(verb, arguments)` may be a coroutine, its
+    dictionary goes back to the operator; `on_change()` is called when `snapshot()` has something new.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Broker:
         self._peers: set[Peer] = set()
         self._watchers: set[Peer] = set()
         self._strangers = 0
-        self._events: dict[tuple[str, ...], float] = {}
+        self._events = Events(settings.state, self._tell_event)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._server: asyncio.Server | None = None
         self._watch_timer: asyncio.TimerHandle | None = None
@@ -100,6 +100,7 @@ class Broker:
         if self._server is None:
             return
         self._server.close()
+        self._events.stop()
         await self._releases.stop()
         for peer in list(self._peers):
             peer.bye("shutting_down")
@@ -143,6 +144,7 @@ class Broker:
             "nodes": [self._node_row(self._nodes[name]) for name in sorted(self._nodes)],
             "peers": dict(Counter(peer.role for peer in self._peers if peer.role)),
             "refused": dict(self.refused),
+            "events": dict(self._events.leases.counts),
         }
 
     def _node_row(self, node: Node) -> dict[str, Any]:
@@ -257,6 +259,9 @@ class Broker:
         node.refused.clear()
         node.since_ms = node.seen_ms = int(time.time() * 1000)
         self._releases.bring_up(node)
+        for machine, event in self._events.leases.current():
+            if node in self._nodes_on(machine):
+                peer.request(messages.EVENT, event, ignorable=True)
         self._changed()
 
     def _left(self, peer: Peer) -> None:
@@ -319,7 +324,8 @@ class Broker:
         elif frame.type == messages.PUBLISH:
             self._releases.submit(peer, frame)
         elif frame.type == messages.EVENT:
-            self._event(peer, frame)
+            joins = self.event(peer.name, frame.message)
+            peer.write(peer.codec.answer(messages.EVENT_OK, frame.id, {"coalesced": joins}))
         elif frame.type == messages.COMMAND:
             self._spawn(self._command(peer, frame))
         elif frame.type == messages.WATCH:
@@ -348,18 +354,26 @@ class Broker:
         node.facts = flat(message.get("facts"))
         if self._on_report is not None:
             self._on_report(peer.name, node.counters, message["decisions"], node.workers)
+        if self._on_event is not None:
+            for event in events_of(message.get("events")):
+                self._on_event({"node": peer.name, **event})
         self._changed()
 
-    def _event(self, peer: Peer, frame: Frame) -> None:
-        now = asyncio.get_running_loop().time()
-        event = frame.message
-        key = tuple(str(event.get(name, "")) for name in ("source", "reason", "interface", "addresses"))
-        self._events = {k: at for k, at in self._events.items() if now - at < _COALESCE_S}
-        repeated = key in self._events
-        self._events[key] = now
-        if not repeated and self._on_event is not None:
-            self._on_event(event)
-        peer.write(peer.codec.answer(messages.EVENT_OK, frame.id, {"coalesced": repeated}))
+    def event(self, node: str, event: Mapping[str, Any]) -> bool:
+        """Take in a hook's EVENT about the machine `node`, already checked; True when it joins others."""
+        return self._events.hear(node, event)
+
+    def _tell_event(self, name: str, event: dict[str, Any]) -> None:
+        for peer in [node.peer for node in self._nodes_on(name) if node.peer is not None]:
+            peer.request(messages.EVENT, event, ignorable=True)
+        if self._on_event is not None:
+            self._on_event({"node": name, **event})
+        self._changed()
+
+    def _nodes_on(self, machine: str) -> list[Node]:
+        """The nodes on a machine: a lease is nobody else's business, unless there is only one node to have meant."""
+        there = [node for node in self._nodes.values() if machine in (node.name, node.name.rpartition("-")[0])]
+        return there or (list(self._nodes.values()) if len(self._nodes) == 1 else [])
 
     async def _command(self, peer: Peer, frame: Frame) -> None:
         verb = frame.message["verb"]

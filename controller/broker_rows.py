@@ -66,6 +66,19 @@ def rows_of(value: Any) -> list[dict[str, Any]]:
     return [flat(row) for row in value[:1024]] if isinstance(value, list) else []
 
 
+def events_of(value: Any) -> list[dict[str, Any]]:
+    """The events in a REPORT that are what an EVENT may be, at most 64, with their `duration_ms` and `queries`."""
+    known = {field.rstrip("?") for field in messages.FIELDS[messages.EVENT]}
+    kept = []
+    for row in value[:64] if isinstance(value, list) else ():
+        event = {key: row[key] for key in known & row.keys()}
+        with contextlib.suppress(messages.FrameError):
+            messages.encode(messages.EVENT, event)
+            numbers = {key: n for key in ("duration_ms", "queries") if isinstance(n := row.get(key), int)}
+            kept.append({**event, **numbers})
+    return kept
+
+
 class Release:
     """One PUBLISH on its way."""
 

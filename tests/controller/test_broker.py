@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import socket
 import stat
 import struct
 from pathlib import Path
@@ -540,20 +541,61 @@ def test_a_report_cannot_poison_the_snapshot(tmp_path: Path) -> None:
     run(body())
 
 
-def test_events_are_coalesced(tmp_path: Path) -> None:
-    """The same hook event within 250 ms is told once, and both callers get an answer."""
+def test_events_are_coalesced_and_reach_the_node(tmp_path: Path) -> None:
+    """Events of one interface within 250 ms become one, callers are answered at once, the node of that machine is told,
+    a renewal that changes nothing is only counted, and a node that comes later is told what holds."""
 
     async def body() -> None:
         told: list[dict[str, Any]] = []
-        async with peers.broker(tmp_path, on_event=told.append) as it:
-            event = {"source": "dhclient", "reason": "BOUND", "interface": "eth0"}
+        async with peers.broker(tmp_path, on_event=told.append) as it, FakeNode(it, socket.gethostname()) as node:
+            bound = {"source": "dhclient", "reason": "BOUND", "interface": "eth0", "kind": "up", "lease": "dhcp4",
+                     "new": ["10.0.0.5/24"], "dns": ["10.0.0.1"]}  # fmt: skip
             answers = []
-            for message in (event, event, {**event, "interface": "eth1"}):
+            for message in ({**bound, "new": ["10.0.0.4/24"]}, bound, {**bound, "interface": "eth1"}):
                 async with await BrokerClient.connect(
                     f"127.0.0.1:{it.port}", peers.key(tmp_path, "hook"), "hook"
                 ) as hook:
                     answers.append((await hook.ask(messages.EVENT, message, 3)).message["coalesced"])
-            assert answers == [False, True, False] and [e["interface"] for e in told] == ["eth0", "eth1"]
+            assert answers == [False, True, False] and not told
+            await until(lambda: len(told) == 2)
+            assert {e["interface"]: (e["kind"], e["new"]) for e in told} == {
+                "eth0": ("up", ["10.0.0.5/24"]), "eth1": ("up", ["10.0.0.5/24"]),
+            }  # fmt: skip
+            await until(lambda: node.seen.count("EVENT") == 2)
+            it.event(socket.gethostname(), {**bound, "reason": "RENEW", "kind": "same"})
+            await until(lambda: it.snapshot()["events"].get("unchanged") == 1)
+            assert len(told) == 2 and node.seen.count("EVENT") == 2
+            assert it.snapshot()["events"]["coalesced"] == 1
+            async with FakeNode(it, socket.gethostname() + "-0001") as late:
+                await until(lambda: late.seen.count("EVENT") == 2)
+
+    run(body())
+
+
+def test_an_event_of_another_machine_is_not_for_everybody(tmp_path: Path) -> None:
+    """Where several nodes are known, a machine's lease is told to that machine's node alone."""
+
+    async def body() -> None:
+        async with peers.broker(tmp_path) as it, FakeNode(it, "a-0001") as a, FakeNode(it, "b-0001") as b:
+            it.event("a", {"source": "udhcpc", "reason": "bound", "interface": "eth0", "new": ["10.0.0.5"]})
+            await until(lambda: "EVENT" in a.seen)
+            assert "EVENT" not in b.seen
+
+    run(body())
+
+
+def test_a_node_may_report_events(tmp_path: Path) -> None:
+    """What a node saw itself comes in its REPORT; rows that are no events are left out."""
+
+    async def body() -> None:
+        told: list[dict[str, Any]] = []
+        async with peers.broker(tmp_path, on_event=told.append) as it, FakeNode(it, "a") as node:
+            event = {"source": "kernel", "reason": "address", "interface": "eth0", "new": ["10.0.0.5/24"]}
+            rows = [{**event, "duration_ms": 3, "queries": 70, "odd": [[]]}, {"source": 1}, {**event, "new": ["x y"]}]
+            report = {"counters": {}, "workers": node.rows(), "decisions": [], "dropped": 0, "events": rows}
+            node.send(messages.REPORT, report, ignorable=True)
+            await until(lambda: told)
+            assert told == [{"node": "a", **event, "duration_ms": 3, "queries": 70}]
 
     run(body())
 

@@ -1,0 +1,159 @@
+"""What DHCP clients said about each interface's leases, and what is new in it (schemas/PROTOCOL.md, Events).
+
+Pure. Clients repeat themselves, come in bunches and leave things out: two of the five tell no old address, and most
+call their hooks for a renewal that changes nothing. Here the last word about each lease counts, and only a difference
+is news. Everything in here came from a DHCP server: the broker's codec has checked its form, nothing more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from dnsd.contract import messages
+
+ALL = "all"
+MOST_INTERFACES = 256
+MOST_PENDING = 64  # of one interface within 250 ms; more are dropped, oldest first
+
+Place = tuple[str, str]  # the node's name, the interface
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lease:
+    """The last EVENT about one lease."""
+
+    source: str
+    reason: str
+    addresses: tuple[str, ...]
+    dns: tuple[str, ...]
+    search: tuple[str, ...]
+
+
+class Leases:
+    """`hear` events, then ask `news` for a place once it has been quiet. `counts` is for metrics."""
+
+    def __init__(self) -> None:
+        self._known: dict[Place, dict[str, Lease]] = {}
+        self._pending: dict[Place, list[Mapping[str, Any]]] = {}
+        self.counts: Counter[str] = Counter()
+
+    def hear(self, node: str, event: Mapping[str, Any]) -> bool:
+        """Take an event in; True when others of its interface are waiting already."""
+        place = (node, str(event.get("interface", "")))
+        waiting = self._pending.setdefault(place, [])
+        coalesced = bool(waiting)
+        waiting.append(event)
+        del waiting[:-MOST_PENDING]
+        self.counts["heard"] += 1
+        self.counts["coalesced"] += coalesced
+        self.counts["values_refused"] += event.get("refused", 0)
+        return coalesced
+
+    def news(self, node: str, interface: str) -> dict[str, Any] | None:
+        """The one EVENT that the waiting ones come to, or None when nothing is new."""
+        place = (node, interface)
+        waiting = self._pending.pop(place, [])
+        if not waiting:
+            return None
+        before = self._known.get(place, {})
+        after = dict(before)
+        touched: set[str] = set()
+        told_old: dict[str, list[str]] = {}
+        for event in waiting:
+            lease, kind = event.get("lease", ALL), event.get("kind") or ("up" if event.get("new") else "down")
+            touched.add(lease)
+            told_old.setdefault(lease, event.get("old", []))
+            if lease == ALL:
+                after.clear()
+            if kind == "down":
+                after.pop(lease, None)
+            else:
+                after[lease] = Lease(
+                    event["source"], event["reason"], *(tuple(event.get(key, ())) for key in ("new", "dns", "search"))
+                )
+        old = _addresses(before, touched) or list(dict.fromkeys(chain.from_iterable(told_old.values())))
+        new = _addresses(after, touched)
+        kind = _kind(old, new)
+        self._keep(place, after)
+        if (kind == "same" and _servers(before) == _servers(after)) or (kind == "down" and not old):
+            self.counts["unchanged"] += 1
+            return None
+        self.counts[kind] += 1
+        last = waiting[-1]
+        return self._event(interface, last["source"], last["reason"], kind, after) | {
+            "lease": touched.pop() if len(touched) == 1 else ALL, "old": old[: messages.MAX_ADDRESSES],
+            "new": new[: messages.MAX_ADDRESSES], "refused": sum(event.get("refused", 0) for event in waiting),
+        }  # fmt: skip
+
+    def _keep(self, place: Place, leases: dict[str, Lease]) -> None:
+        self._known.pop(place, None)
+        if leases:
+            self._known[place] = leases
+        if len(self._known) > MOST_INTERFACES:
+            del self._known[next(iter(self._known))]
+
+    def current(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(node, EVENT) for each interface that has a lease: what a node that has just connected must know."""
+        for (node, interface), leases in self._known.items():
+            last = list(leases.values())[-1]
+            addresses = _addresses(leases, {ALL})[: messages.MAX_ADDRESSES]
+            yield node, self._event(interface, last.source, last.reason, "same", leases) | {
+                "lease": ALL, "old": addresses, "new": addresses, "refused": 0,
+            }  # fmt: skip
+
+    def _event(
+        self, interface: str, source: str, reason: str, kind: str, leases: Mapping[str, Lease]
+    ) -> dict[str, Any]:
+        dns, search = _servers(leases)
+        event = {"v": 1, "source": source, "reason": reason, "kind": kind, "dns": dns, "search": search}
+        return event | ({"interface": interface} if interface else {})
+
+    # --- a restart of the controller must not forget the lease's servers ----------------------------------------------
+
+    def save(self) -> list[dict[str, Any]]:
+        """JSON values for `restore`."""
+        return [
+            {"node": node, "interface": interface, "lease": name, **dataclasses.asdict(lease)}
+            for (node, interface), leases in self._known.items()
+            for name, lease in leases.items()
+        ]
+
+    def restore(self, rows: Iterable[Any]) -> None:
+        """Take up what `save` gave; rows that no broker would have let in are left out."""
+        for row in rows:
+            if not isinstance(row, dict):
+                continue
+            event = {key: row.get(key, []) for key in ("source", "reason", "lease", "dns", "search")}
+            event["new"] = row.get("addresses", [])
+            if row.get("interface"):
+                event["interface"] = row["interface"]
+            try:
+                messages.encode(messages.EVENT, event)
+            except messages.FrameError:
+                continue
+            place = (str(row.get("node", "")), event.get("interface", ""))
+            self._known.setdefault(place, {})[event["lease"]] = Lease(
+                event["source"], event["reason"], *(tuple(event[key]) for key in ("new", "dns", "search"))
+            )
+
+
+def _addresses(leases: Mapping[str, Lease], touched: set[str]) -> list[str]:
+    chosen = leases.values() if ALL in touched else [leases[name] for name in sorted(touched & leases.keys())]
+    return list(dict.fromkeys(address for lease in chosen for address in lease.addresses))
+
+
+def _servers(leases: Mapping[str, Lease]) -> tuple[list[str], list[str]]:
+    """The DNS servers and domains of all leases of an interface, each once, as many as an EVENT holds."""
+    dns = dict.fromkeys(server for name in sorted(leases) for server in leases[name].dns)
+    search = dict.fromkeys(domain for name in sorted(leases) for domain in leases[name].search)
+    return list(dns)[: messages.MAX_ADDRESSES], list(search)[: messages.MAX_DOMAINS]
+
+
+def _kind(old: list[str], new: list[str]) -> str:
+    """Compared without prefix lengths, which some clients tell and some do not."""
+    before, after = ({address.partition("/")[0] for address in addresses} for addresses in (old, new))
+    return "same" if before == after and after else "down" if not after else "change" if before else "up"
