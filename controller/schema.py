@@ -64,6 +64,9 @@ def check(document: Document, name: str = RULES) -> list[Diagnostic]:
     for error in _validator(name).iter_errors(instance):
         path = tuple(error.absolute_path)
         fresh.pop(path[:2], None)
+        if len(path) == 1:
+            # The section itself is wrong: what is in it was perhaps not looked at.
+            fresh = {key: mark for key, mark in fresh.items() if key[0] != path[0]}
         out += _translate(error, root)
     if len(_valid) + len(fresh) > _VALID_MAX:
         _valid.clear()

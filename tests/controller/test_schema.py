@@ -67,3 +67,11 @@ def test_node_settings() -> None:
     """The node's file has its own schema."""
     assert found('listen: ["127.0.0.1:53"]\nsource: {git: {url: x, signatures: {mode: off}}}\n', schema.NODE) == []
     assert found("listne: []\ncache: {size: 3 apples}\n", schema.NODE) == [("E010", 1, 1), ("E012", 2, 15)]
+
+
+def test_items_of_a_broken_section_are_not_remembered_as_good() -> None:
+    """What stood in a section of the wrong shape is looked at again when it stands in a right one."""
+    schema.check(documents.parse("a.yaml", b"version: 1\ngroups: [{description: unseen}]\n"))
+    again = documents.parse("b.yaml", b"version: 1\ngroups: {staff: {description: unseen}}\n")
+
+    assert [finding.code for finding in schema.check(again)] == ["E011"]
