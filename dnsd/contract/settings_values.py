@@ -58,9 +58,10 @@ def size(value: object) -> int:
 
 
 def split_listen(text: str) -> tuple[str, int]:
-    """Split `address:port`, `[v6]:port`, `interface:port` or `*:53` into (host or interface, port).
+    """Split `address:port`, `[v6]:port`, `interface:port`, `interface/addresses:port` or `*:53` into (host, port).
 
-    Raises ValueError with a sentence. An IPv6 address comes without its brackets.
+    Raises ValueError with a sentence. An IPv6 address comes without its brackets. `eth0:53` is one socket bound to the
+    device, `eth0/addresses:53` one socket for each address that the interface has, following them as they change.
     """
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
@@ -85,7 +86,10 @@ def split_listen(text: str) -> tuple[str, int]:
                 ipaddress.IPv4Address(host)
             except ValueError:
                 raise ValueError(f"{host!r} in {text!r} is not an IPv4 address") from None
-        elif host != "*" and not re.fullmatch(r"[^\s/:]{1,15}", host):
+        elif host != "*" and not re.fullmatch(r"[^\s/:]{1,15}(/addresses)?", host):
+            if re.fullmatch(r"[^\s/:]{1,15}/[^/]*", host):
+                name = host.partition("/")[0]
+                raise ValueError(f"{text!r} is not known here; write {name}:{port} or {name}/addresses:{port}")
             raise ValueError(f"{host!r} in {text!r} is neither an address nor an interface's name")
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise ValueError(f"{port!r} in {text!r} is not a port (0 to 65535)")

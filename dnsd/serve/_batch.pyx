@@ -150,6 +150,9 @@ cdef class Batch:
             self._in[i].msg_hdr.msg_name = &self._names[i * NAME_SIZE]
             self._in[i].msg_hdr.msg_control = &self._controls[i * CONTROL_SIZE]
 
+    def forget(self, int fd):
+        """This descriptor is about to be closed; nothing is remembered here."""
+
     def receive(self, int fd):
         """Read up to 64 datagrams; returns how many (0: none waiting). A length of 0 marks one that cannot be answered."""
         cdef int i, n

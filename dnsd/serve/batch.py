@@ -36,6 +36,12 @@ class PythonBatch:
             self._sockets[fd] = socket.socket(fileno=os.dup(fd))
         return self._sockets[fd]
 
+    def forget(self, fd: int) -> None:
+        """This descriptor is about to be closed; its number may come back as another socket's."""
+        sock = self._sockets.pop(fd, None)
+        if sock is not None:
+            sock.close()
+
     def receive(self, fd: int) -> int:
         """Read up to 64 datagrams; returns how many."""
         sock = self._socket(fd)

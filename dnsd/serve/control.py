@@ -5,18 +5,20 @@ One SOCK_SEQPACKET message is one JSON object, tables are two descriptors beside
 the worker's decision.
 """
 
+import array
 import contextlib
 import dataclasses
 import json
 import mmap
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from dnsd.contract.table import Table, TableError
 
 MESSAGE_BYTES = 65536
-_FDS = 4
+_FDS = 64  # a table has two, new listening sockets two a slot
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,10 +74,13 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     return message, fds
 
 
-def send(sock: socket.socket, message: dict[str, Any]) -> bool:
-    """Send a message without waiting; False when the other end does not read. It will ask again."""
+def send(sock: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> bool:
+    """Send a message, with descriptors, without waiting; False when the other end does not read."""
+    data = json.dumps(message, separators=(",", ":")).encode()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     try:
-        sock.send(json.dumps(message, separators=(",", ":")).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        # socket.send_fds ignores its flags in Python 3.11.
+        sock.sendmsg([data], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError:
         return False
     return True

@@ -40,17 +40,28 @@ class ListenError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """One entry of `listen`: exactly one of wildcard, device and address."""
+    """One entry of `listen`: exactly one of wildcard, device and address, or an interface whose addresses it follows.
+
+    A place that `follows` is never bound itself: `at` makes the place of each address.
+    """
 
     text: str
     port: int
     address: str | None  # None: the wildcard of both families
     device: str | None
+    follows: bool = False
 
     @property
     def wildcard(self) -> bool:
         """Whether the socket learns only from each packet which address was asked."""
         return self.address is None or ipaddress.ip_address(self.address).is_unspecified
+
+    def at(self, address: str) -> "Place":
+        """The place of one address that the interface has now; a link-local one belongs to its interface."""
+        if ipaddress.ip_address(address).is_link_local and ":" in address:
+            address = f"{address}%{self.device}"
+        text = f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}"
+        return Place(text, self.port, address, None)
 
     def index(self) -> int:
         """The number of the device's interface now; 0 without a device, or while the interface is gone."""
@@ -64,10 +75,32 @@ class Place:
 
 @dataclasses.dataclass(slots=True)
 class Sockets:
-    """The sockets of one worker slot, in the order of the `listen` entries."""
+    """The sockets of one worker slot: first those of the `listen` entries in their order, then what came later.
+
+    `ids` names each pair of them for messages between processes; a number is never used twice.
+    """
 
     udp: list[socket.socket]
     tcp: list[socket.socket]
+    ids: list[int] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            self.ids = list(range(len(self.udp)))
+
+    def add(self, number: int, udp: socket.socket, tcp: socket.socket) -> None:
+        """Hold one more pair."""
+        self.ids.append(number)
+        self.udp.append(udp)
+        self.tcp.append(tcp)
+
+    def take(self, number: int) -> tuple[socket.socket, socket.socket] | None:
+        """Give one pair back; None when it is not here."""
+        if number not in self.ids:
+            return None
+        at = self.ids.index(number)
+        del self.ids[at]
+        return self.udp.pop(at), self.tcp.pop(at)
 
     def close(self) -> None:
         """Close them all."""
@@ -75,20 +108,21 @@ class Sockets:
             sock.close()
 
 
-def place(text: str) -> Place:
-    """Read one `listen` entry; raises ListenError for an interface that does not exist."""
+def place(text: str, must_exist: bool = True) -> Place:
+    """Read one `listen` entry; raises ListenError for an interface that does not exist, if it `must_exist` now."""
     host, port = split_listen(text)
     if host == "*":
         return Place(text, port, None, None)
     try:
         ipaddress.ip_address(host)
     except ValueError:
+        device, _, mode = host.partition("/")
         names = [name for _, name in socket.if_nameindex()]
-        if host not in names:
+        if must_exist and device not in names:
             raise ListenError(
-                f"there is no interface {host!r} to listen on ({text}); this machine has {', '.join(names)}"
+                f"there is no interface {device!r} to listen on ({text}); this machine has {', '.join(names)}"
             ) from None
-        return Place(text, port, None, host)
+        return Place(text, port, None, device, follows=mode == "addresses")
     return Place(text, port, host, None)
 
 

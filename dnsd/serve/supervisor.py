@@ -15,11 +15,12 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dnsd.contract.settings import Settings
 from dnsd.serve import control, listener, privileges, worker
+from dnsd.serve.bindings import Bindings
 from dnsd.serve.census import AlreadyRunning, Census, Process, end, start_time
 from dnsd.serve.control import ControlError, TableFiles
 from dnsd.serve.listener import ListenError
@@ -32,6 +33,7 @@ AGENT_BACKOFF_MS = (100, 5000)
 SILENT_MS = 5000  # without a heartbeat a worker is stuck and is killed
 STOP_MS = 4000  # after SIGTERM; what is left then is killed
 _LOOK_MS = 1000
+_RESEND_MS = 20  # a worker that did not take a message
 _ARENA_LEAST = 1 << 20
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -124,7 +126,7 @@ class Supervisor:
         """Everything that can fail, in the order in which a failure costs least. Raises CannotRun."""
         settings = self._settings
         try:
-            places = [listener.place(text) for text in settings.listen]
+            places = [listener.place(text, must_exist=False) for text in settings.listen]
             self._keys = self._read_keys()
             low = any(place.port < listener.unprivileged_port_start() for place in places)
             privileges.become(settings.user, low, settings.state)
@@ -134,11 +136,11 @@ class Supervisor:
             for process in self._orphans:
                 if process.role == "agent":
                     end(process)  # two agents must not share one table store
-            self._places = places
-            listener.probe(places, frozenset(process.pid for process in self._orphans))
+            now = [where for where in places if not where.follows and (where.device is None or where.index())]
+            listener.probe(now, frozenset(process.pid for process in self._orphans))
             _raise_descriptor_limit()
-            self._sockets = listener.open_sockets(places, self._slots)
-            self._indexes = [place.index() for place in places]
+            self._bindings = Bindings(places, self._slots, self._log, now_ms)
+            self._bindings.open()
         except (ListenError, PrivilegeError, AlreadyRunning) as error:
             raise CannotRun(str(error)) from None
         except OSError as error:
@@ -176,16 +178,23 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         self._selector.register(self._ours, selectors.EVENT_READ)
+        kernel = self._bindings.serve(self._hand, lambda message: control.send(self._ours, message))
+        if kernel >= 0:
+            self._selector.register(kernel, selectors.EVENT_READ, self._bindings)
 
     def _turn(self) -> None:
         due_ms = self._looked_ms + _LOOK_MS
         if not self._stopping_ms:
             due_ms = min([due_ms, *(c.due_ms for c in (self._agent, *self._workers) if not c.pid)])
+            if self._bindings.waiting:
+                due_ms = min(due_ms, now_ms() + _RESEND_MS)
         else:
             due_ms = min(due_ms, self._stopping_ms + STOP_MS)
         for key, _ in self._selector.select(max(0, due_ms - now_ms() + 1) / 1000):
             if key.fileobj is self._wake_read:
                 self._on_signals()
+            elif key.data is not None:
+                self._bindings.kernel_readable()
             else:
                 self._on_agent()
         self._reap()
@@ -198,11 +207,13 @@ class Supervisor:
                 self._fork_agent()
         elif now - self._stopping_ms >= STOP_MS:
             self._kill_rest()
+        if self._bindings.waiting:
+            self._bindings.look()
         if now - self._looked_ms >= _LOOK_MS:
             late_ms = now - self._looked_ms - _LOOK_MS
             self._looked_ms = now
             if not self._stopping_ms:
-                self._renew_devices()
+                self._bindings.look()
             if late_ms < _LOOK_MS:  # we were stopped or starved ourselves: heartbeats say nothing now
                 self._look(now)
 
@@ -250,34 +261,9 @@ class Supervisor:
                     end(process)
             self._write_census()
 
-    def _renew_devices(self) -> None:
-        """A socket is bound to an interface's number: when the interface is made anew, so are its sockets.
-
-        The workers are replaced to get them; nothing can be lost on an interface that was gone, and what is queued
-        on the others stays in the kernel.
-        """
-        renewed = []
-        for number, where in enumerate(self._places):
-            index = where.index()
-            if index in (0, self._indexes[number]):
-                continue
-            try:
-                new = listener.open_sockets([where], self._slots)
-            except ListenError as error:
-                self._log.error("an interface came back but cannot be listened on yet", error=str(error))
-                continue
-            for slot, sockets in enumerate(new):
-                held = self._sockets[slot]
-                held.udp[number].close()
-                held.tcp[number].close()
-                held.udp[number], held.tcp[number] = sockets.udp[0], sockets.tcp[0]
-            self._indexes[number] = index
-            renewed.append(where.text)
-        if renewed:
-            self._log.info("an interface was made anew and is listened on again", listen=renewed)
-            for child in self._workers:
-                if child.pid:
-                    _signal(child.pid, signal.SIGTERM)
+    def _hand(self, slot: int, message: dict[str, Any], fds: Sequence[int]) -> bool:
+        """Pass a message to a slot's worker, on the agent's end of its pair; one that is yet to be forked inherits all."""
+        return not self._workers[slot].pid or control.send(self._agent_ends[slot], message, fds)
 
     # --- children ---------------------------------------------------------------------------------
 
@@ -297,6 +283,7 @@ class Supervisor:
             self._wake_read.close()
             self._wake_write.close()
             self._census.forget()
+            self._bindings.forked()
         else:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         return pid
@@ -321,7 +308,7 @@ class Supervisor:
             sock.close()
         privileges.drop_all()
         plan = worker.WorkerPlan(
-            slot=slot, settings=self._settings, shared=self._shared, sockets=self._sockets,
+            slot=slot, settings=self._settings, shared=self._shared, sockets=self._bindings.sockets,
             control=self._worker_ends[slot], events=self._events, arena=self._arenas[slot], table=self._table,
             parent=self._pid, started_ms=self._started_ms, log=self._log.bind(process="worker", slot=slot),
             hotpath=self._programs.hotpath,
@@ -340,7 +327,7 @@ class Supervisor:
         self._ours.close()
         if os.geteuid() != 0:
             privileges.drop_all()
-        close = [sock for slot in self._sockets for sock in (*slot.udp, *slot.tcp)] + self._worker_ends
+        close = [sock for slot in self._bindings.sockets for sock in (*slot.udp, *slot.tcp)] + self._worker_ends
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         inherited = self._programs.inherited(
             workers=self._agent_ends, supervisor=self._agents, shared=self._shared, supervisor_pid=self._pid,

@@ -22,8 +22,9 @@ from dnsd.serve import control
 from dnsd.serve.batch import load
 from dnsd.serve.control import ControlError, Mapped, TableFiles
 from dnsd.serve.flights import Flights
-from dnsd.serve.listener import Sockets, leave
-from dnsd.serve.loop import Loop, Ready
+from dnsd.serve.listener import Sockets
+from dnsd.serve.loop import Loop
+from dnsd.serve.reading import Reading
 from dnsd.serve.shared import SERVING, SharedMemory
 from dnsd.serve.tcp import Connection, Connections
 from dnsd.serve.upstream import Upstream
@@ -86,6 +87,9 @@ class Worker:
         self._upstream = Upstream(self._loop, self._counters, self._clock_ms)
         self._flights = Flights(self._hotpath, self._upstream, self._counters, self._clock_ms, self._answer)
         self._connections = Connections(self._loop, self._stream, self._counters, self._clock_ms)
+        self._reading = Reading(
+            plan.slot, plan.sockets, self._loop, self._connections, self._on_udp, self._hotpath.socket_batch.forget
+        )
         self._serving = False
         self._adopted: set[int] = set()
         self._installed: Mapped | None = None
@@ -170,6 +174,7 @@ class Worker:
         now_ms = self._now_ms = self._clock_ms()
         self._upstream.expire(now_ms)
         self._connections.expire(now_ms)
+        self._reading.expire(now_ms)
         self._take_misses()
         if now_ms - self._beat_ms >= HEARTBEAT_MS:
             self._beat_ms = now_ms
@@ -230,28 +235,12 @@ class Worker:
 
     def _serve(self) -> None:
         self._serving = True
-        self._watch(self._slot)
+        self._reading.watch(self._slot)
         self._shared.serving(self._slot)
         for slot, event in enumerate(self._plan.events):
             if slot != self._slot:
                 self._wake(event)  # siblings let go of our sockets
         self._siblings()
-
-    def _watch(self, slot: int) -> None:
-        # Several siblings may stand in for one slot: EPOLLEXCLUSIVE wakes one of them, not all.
-        events = select.EPOLLIN | (select.EPOLLEXCLUSIVE if slot != self._slot else 0)
-        sockets = self._plan.sockets[slot]
-        for sock in sockets.udp:
-            self._loop.add(sock.fileno(), events, self._on_udp)
-        for sock in sockets.tcp:
-            self._loop.add(sock.fileno(), events, self._accepts(sock))
-
-    def _accepts(self, sock: socket.socket) -> Ready:
-        return lambda fd, events: self._connections.accept(sock)
-
-    def _unwatch(self, slot: int) -> None:
-        for sock in (*self._plan.sockets[slot].udp, *self._plan.sockets[slot].tcp):
-            self._loop.remove(sock.fileno())
 
     def _on_udp(self, fd: int, events: int) -> None:
         hotpath = self._hotpath
@@ -315,12 +304,25 @@ class Worker:
                 return
             self._prepare(files)
             return
+        if op == "listen":
+            self._listen(message, fds)
+            return
         for unexpected in fds:
             os.close(unexpected)
+        if op == "drop" and isinstance(message.get("binding"), int):
+            self._reading.drop(message["binding"], self._clock_ms())
         if op == "abort" and self._pending is not None and self._pending.generation == message.get("generation"):
             self._pending = None
         # `commit` and `facts` only wake us: the words in shared memory are what counts, and each round reads them.
         self._tick()
+
+    def _listen(self, message: dict[str, Any], fds: list[int]) -> None:
+        """New sockets from the supervisor: an address or an interface has come."""
+        number, slots = message.get("binding"), message.get("slots")
+        if not isinstance(number, int) or not isinstance(slots, list):
+            number, slots = -1, []
+        self._reading.listen(number, slots, fds)
+        self._say("listening", binding=number)
 
     def _prepare(self, files: TableFiles) -> None:
         served = self._installed
@@ -362,10 +364,10 @@ class Worker:
             alive = self._shared.state(slot) == SERVING and not (self._orphan and self._is_gone(slot))
             if alive and slot in self._adopted:
                 self._adopted.discard(slot)
-                self._unwatch(slot)
+                self._reading.unwatch(slot)
             elif not alive and slot not in self._adopted:
                 self._adopted.add(slot)
-                self._watch(slot)
+                self._reading.watch(slot)
 
     def _is_gone(self, slot: int) -> bool:
         _, pid, _, beat_ms = self._shared.slot_state(slot)
@@ -404,18 +406,12 @@ class Worker:
         if not self._orphan:
             self._shared.draining(self._slot)
             for slot in (self._slot, *self._adopted):
-                self._unwatch(slot)
+                self._reading.unwatch(slot)
             for slot, event in enumerate(self._plan.events):
                 if slot != self._slot:
                     self._wake(event)  # siblings read our sockets until the replacement does
             return
-        for slot in (self._slot, *self._adopted):
-            for sock in self._plan.sockets[slot].udp:
-                leave(sock)
-            for sock in self._plan.sockets[slot].tcp:
-                self._connections.accept(sock)
-                self._loop.remove(sock.fileno())
-                sock.close()
+        self._reading.orphaned()
 
     def _drained(self) -> bool:
         waited_ms = self._now_ms - self._leaving_ms
