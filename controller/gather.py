@@ -24,7 +24,7 @@ class Gathered:
     def __init__(self, documents: Sequence[Document]) -> None:
         self.found: list[Diagnostic] = []
         self.entries: dict[str, dict[str, Entry]] = {
-            "groups": {}, "clients": {}, "schedules": {}, "lists": {}, "defaults": {},
+            "groups": {}, "clients": {}, "schedules": {}, "lists": {}, "defaults": {}, "protect": {},
         }  # fmt: skip
         self.zones: list[Entry] = []
         self.forwards: list[Entry] = []
@@ -51,7 +51,7 @@ class Gathered:
             for name, (key, value) in node.pairs.items():
                 people = section in ("groups", "clients")
                 seen = self._people if people else {n: e[0] for n, e in entries.items()} if name in entries else {}
-                noun = {"defaults": "default"}.get(section, section[:-1])
+                noun = {"defaults": "default", "protect": "protection"}.get(section, section[:-1])
                 if self._twice(noun, name, key, seen):
                     continue
                 entries[name] = (key, value)

@@ -12,7 +12,7 @@ import os.path
 from collections.abc import Sequence
 
 from controller import documents as documents_module
-from controller import expectations, lists, members, people, zones
+from controller import expectations, lists, members, people, protection, zones
 from controller.diagnostics import Diagnostic, did_you_mean
 from controller.documents import MAPPING, SCALAR, SEQUENCE, Document, Node
 from controller.domains import DomainError
@@ -70,6 +70,7 @@ def build(
         zones=dict(sorted(own.items())),
         forwards=dict(sorted(forwards.items())),
         defaults=defaults,
+        protection=protection.build(g),
     )
     clock = people.clock_zone(written_zone, schedules.values())
     tests = expectations.build(g, ruleset, clock)

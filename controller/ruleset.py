@@ -241,6 +241,24 @@ class Defaults:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Guard:
+    """One protection that is switched on: where it is written, and the domains (each with all below) it spares."""
+
+    where: Where
+    spared: tuple[bytes, ...] = ()
+    networks: tuple[Network, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Protection:
+    """What is looked at in answers from outside; None is off. `networks.networks` are the refused ones."""
+
+    rebinding: Guard | None = None
+    cname: Guard | None = None
+    networks: Guard | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class RuleSet:
     """Everything one revision says; all mappings are keyed by name and sorted by it."""
 
@@ -251,6 +269,7 @@ class RuleSet:
     zones: Mapping[bytes, Zone]
     forwards: Mapping[bytes, Forward]
     defaults: Defaults
+    protection: Protection = Protection()
 
 
 # --- rule tests (`tests` of a rule file or rules.d/tests/*.yaml) ------------------------------------------------------

@@ -8,6 +8,7 @@ cdef class FactsView:
     cdef const unsigned int[::1] words
     cdef public object buffer
     cdef public int gates_count
+    cdef public unsigned int version
     cdef public int special_use
     cdef int gates
     cdef int v4

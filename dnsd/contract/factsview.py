@@ -36,6 +36,7 @@ class FactsView:
             if words[word + 1] + words[word] * size > len(data) or words[word + 1] % 4:
                 raise FactsError("facts that point outside of themselves")
         self.buffer = data
+        self.version = words[3]
         self.data = view
         self.words = words
         following = words[WORD_NEXT_GENERATION] | words[WORD_NEXT_GENERATION + 1] << 32

@@ -46,7 +46,7 @@ SECTION_CLASSES = 15  # words: first[classes + 1], then group numbers
 SECTION_LISTSETS = 16
 SECTION_GATES = 17  # JSON: what each gate stands for
 SECTION_PATTERNS = 18  # regular expressions as DFA tables; empty in this version
-SECTION_PROTECT = 19  # rebinding and CNAME review; empty in this version
+SECTION_PROTECT = 19  # words: PROTECT_* flags, refused IPv4 intervals, refused IPv6 intervals, then the intervals (first, last)
 # Sections from here on say where things come from and decide nothing.
 SECTION_PROVENANCE = 32
 SECTION_STRINGS = 32
@@ -60,6 +60,7 @@ SECTION_ROUTE_INFO = 39
 SECTION_ZONE_INFO = 40
 SECTION_TEXTS = 41  # ready texts for Extended DNS Errors
 SECTION_RULE_GROUPS = 42  # words: numbers of the groups that rules name
+SECTION_PROTECT_INFO = 43
 SECTION_LIMIT = 48  # one more than the highest number
 
 # Sections of the names blob.
@@ -90,6 +91,7 @@ NODE_WORDS = 8
 FLAG_EXISTS = 1  # the name exists in an own zone (records, or an empty non-terminal)
 FLAG_EXCEPTION_BELOW = 2  # a rule allows or redirects a written name below this one
 FLAG_SPECIAL_SHIFT = 4  # bits 4 to 7: codes.SPECIAL_*
+FLAG_SPARED_SHIFT = 8  # bits 8 to 10: PROTECT_* that spare this name and everything below
 
 # A set: candidates by client class. Words: first and count of all of them (for explaining), first and count for
 # classes not listed, number of listed classes, then per listed class (ascending): class, first, count.
@@ -151,6 +153,7 @@ ROUTE_TIMEOUT = 3  # ms
 ROUTE_DNSSEC = 4
 ROUTE_SERVERS_FIRST = 5
 ROUTE_SERVERS_COUNT = 6
+ROUTE_REVIEWED = 7  # 1: answers from there come from outside and are reviewed
 ROUTE_WORDS = 8
 KIND_FORWARD = 1
 KIND_RECURSE = 2
@@ -159,6 +162,11 @@ SERVER_VERSION = 0
 SERVER_PORT = 1
 SERVER_ADDRESS = 2  # 16 bytes, network order, IPv4 mapped
 SERVER_WORDS = 6
+
+PROTECT_REBINDING = 1
+PROTECT_CNAME = 2
+PROTECT_NETWORKS = 4
+PROTECT_HEAD = 3
 
 CLIENT4_WORDS = 2  # first address, class; ascending; up to the next one's first address
 CLIENT6_WORDS = 5  # first address as four words (most significant first), class
@@ -171,6 +179,7 @@ LIST_INFO_WORDS = 4  # name, where, entries, 0
 OWNER_INFO_WORDS = 2  # where + 1, rule + 1
 ROUTE_INFO_WORDS = 2  # where + 1, 0
 ZONE_INFO_WORDS = 2  # where + 1, 0
+PROTECT_INFO_WORDS = 4  # for rebinding, cname, networks: where + 1, text offset, text length, 0
 LISTSET_WORDS = 2  # set for the name itself, set for names below
 
 # --- generated into layout.pxd up to here -----------------------------------------------

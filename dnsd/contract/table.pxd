@@ -43,6 +43,9 @@ cdef class Table:
     cdef unsigned int rule_info
     cdef unsigned int owner_info
     cdef unsigned int zone_info
+    cdef unsigned int protect
+    cdef unsigned int protect_info
+    cdef public unsigned int protect_flags
     cdef unsigned int names_index
     cdef unsigned int names_mask
     cdef unsigned int names_run

@@ -49,6 +49,8 @@ if not cython.compiled:
         SECTION_OWNERS,
         SECTION_QTYPES,
         SECTION_ROUTES,
+        SECTION_PROTECT,
+        SECTION_PROTECT_INFO,
         SECTION_RULE_INFO,
         SECTION_RULES,
         SECTION_SETS,
@@ -160,6 +162,9 @@ class Table:
         self.rule_info = self.section[SECTION_RULE_INFO] // 4
         self.owner_info = self.section[SECTION_OWNER_INFO] // 4
         self.zone_info = self.section[SECTION_ZONE_INFO] // 4
+        self.protect = self.section[SECTION_PROTECT] // 4
+        self.protect_info = self.section[SECTION_PROTECT_INFO] // 4
+        self.protect_flags = words[self.protect] if self.section_bytes[SECTION_PROTECT] else 0
         offset, size, count = names_directory[NAMES_INDEX]
         self.names_index = offset // 4
         self.names_count = count

@@ -27,6 +27,8 @@ cdef class Verdict:
     cdef public int target
     cdef public int special
     cdef public int special_label
+    cdef public int spared
+    cdef public int guard
 
 @cython.final
 cdef class Match:

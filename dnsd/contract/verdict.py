@@ -77,6 +77,7 @@ if not cython.compiled:
         ENTRY_WORDS,
         FLAG_EXCEPTION_BELOW,
         FLAG_EXISTS,
+        FLAG_SPARED_SHIFT,
         FLAG_SPECIAL_SHIFT,
         KIND_RECURSE,
         LISTSET_WORDS,
@@ -122,7 +123,8 @@ class Verdict:
     although a later stage answers; `allowed` says so), `listed` the number of the list that the name came from or -1, `label` the label of
     the qname at which the matching name begins (for a regular expression 0), `key` the rule's rank. `zone`, `owner` (word offset + 1), `entry` (word offset + 1) and `node` say
     what of the table is answered; `route` which route (number + 1), `target` (offset + 1 of a name) whom to ask for when the action is
-    ACTION_ALIAS.
+    ACTION_ALIAS. `spared` are the protections (layout.PROTECT_*) that do not concern this name; `guard` is 1 to 3 when `review` objected because of
+    rebinding, a CNAME or a refused network.
     """
 
     def __init__(self) -> None:
@@ -150,6 +152,8 @@ class Verdict:
         self.target = 0
         self.special = 0
         self.special_label = -1
+        self.spared = 0
+        self.guard = 0
 
 
 class Match:
@@ -194,6 +198,8 @@ class Chain:
         v.target = 0
         v.special = SPECIAL_NONE
         v.special_label = -1
+        v.spared = 0
+        v.guard = 0
         if q.fault != ACTION_NONE:
             return v.action
         # A stranger learns nothing, not even our version; but FORMERR and the like cost less than the look-up.
@@ -279,6 +285,7 @@ class Chain:
                     at = t.nodes + n * NODE_WORDS
                     flags = t.words[at + NODE_FLAGS]
                     below = flags & FLAG_EXCEPTION_BELOW
+                    v.spared |= (flags >> FLAG_SPARED_SHIFT) & 7
                     number = t.words[at + (NODE_SET_SELF if i == 0 else NODE_SET_BELOW)]
                     if number:
                         self.consider(t, f, q, v, number, i, below)
@@ -291,7 +298,7 @@ class Chain:
                     if t.words[at + NODE_ROUTE] and route_label < 0:
                         route_label = i
                         v.route = t.words[at + NODE_ROUTE]
-                    if (flags >> FLAG_SPECIAL_SHIFT) and special_label < 0:
+                    if (flags >> FLAG_SPECIAL_SHIFT) & 15 and special_label < 0:
                         special_label = i
                         v.special = (flags >> FLAG_SPECIAL_SHIFT) & 15
                     zone = t.words[at + NODE_ZONE]

@@ -201,6 +201,9 @@ def _verify_policy(parts: _Parts, listsets: int) -> None:
             parts.problems.append("a route's servers or name lie outside of their section")
     for section, width in ((layout.SECTION_CLIENTS4, layout.CLIENT4_WORDS), (layout.SECTION_CLIENTS6, layout.CLIENT6_WORDS)):
         parts.below("a client interval's class", column(parts.words(section, width), width, width - 1), classes)
+    protect = parts.words(layout.SECTION_PROTECT)
+    if len(protect) and (len(protect) < 3 or len(protect) != 3 + 2 * protect[1] + 8 * protect[2] or protect[0] > 7):
+        parts.problems.append("the protections lie outside of their section")
     _verify_provenance(parts, rule_count)
 
 
@@ -270,6 +273,12 @@ def _verify_provenance(parts: _Parts, rule_count: int) -> None:
         parts.problems.append("rules without names")
         return
     texts = len(parts.bytes(layout.SECTION_TEXTS))
+    guards = parts.words(layout.SECTION_PROTECT_INFO, layout.PROTECT_INFO_WORDS)
+    for place in range(0, len(guards), layout.PROTECT_INFO_WORDS):
+        if guards[place + 1] + guards[place + 2] > texts or guards[place + 2] > 4096:
+            parts.problems.append("a protection's text lies outside of its section")
+    if len(guards) != 3 * layout.PROTECT_INFO_WORDS and len(parts.words(layout.SECTION_PROTECT)):
+        parts.problems.append("protections without their texts")
     for place in range(0, len(infos), layout.RULE_INFO_WORDS):
         if infos[place + 2] + infos[place + 3] > texts or infos[place] >= strings or infos[place + 3] > 4096:
             parts.problems.append("a rule's name or text lies outside of its section")

@@ -24,6 +24,7 @@ from controller.ruleset import (
     NameList,
     Network,
     Pattern,
+    Protection,
     Record,
     Redirection,
     Reply,
@@ -79,6 +80,7 @@ def ruleset(
     forwards: list[Forward] | None = None,
     schedules: dict[str, Schedule] | None = None,
     reply: int = codes.REPLY_NXDOMAIN,
+    protection: Protection | None = None,
 ) -> RuleSet:
     """A rule set of these parts."""
     texts = {
@@ -93,6 +95,7 @@ def ruleset(
         zones={zone.name: zone for zone in zones or []},
         forwards={forward.name: forward for forward in forwards or []},
         defaults=Defaults(Reply(reply), 10, "UTC"),
+        protection=protection or Protection(),
     )
 
 
