@@ -133,6 +133,10 @@ COUNTERS = 26  # how many there are
 
 # --- generated into codes.pxd up to here ------------------------------------------------
 
+# Extended DNS Error codes that only resolving gives.
+EDE_CACHED_ERROR = 13
+EDE_INVALID_DATA = 24
+
 QTYPES: dict[str, int] = {
     "A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "HINFO": 13, "MX": 15, "TXT": 16, "RP": 17, "AFSDB": 18,
     "SIG": 24, "KEY": 25, "AAAA": 28, "LOC": 29, "SRV": 33, "NAPTR": 35, "KX": 36, "CERT": 37, "DNAME": 39,

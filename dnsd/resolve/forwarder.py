@@ -30,12 +30,16 @@ TCP = "tcp"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ask:
-    """Send `wire` (id 0) to `server` and wait at most `timeout_ms` for the answer to it."""
+    """Send `wire` (id 0) to `server` and wait at most `timeout_ms` for the answer to it.
+
+    `fresh`: over UDP from a port of its own, used for nothing else (recursion asks servers that strangers choose).
+    """
 
     server: Server
     wire: bytes
     transport: str
     timeout_ms: int
+    fresh: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

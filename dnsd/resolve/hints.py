@@ -48,7 +48,7 @@ def from_pairs(pairs: Iterable[tuple[str, tuple[str, ...]]]) -> Hints:
 
 
 def from_text(text: str) -> Hints:
-    """Hints from a file like IANA's named.root: NS records of the root, A and AAAA of those names; raises HintsError."""
+    """Hints from a file like IANA's named.root: NS records of the root, A and AAAA of those; raises HintsError."""
     servers: dict[bytes, list[str]] = {}
     addresses: dict[bytes, list[str]] = {}
     for number, line in enumerate(text.splitlines(), 1):

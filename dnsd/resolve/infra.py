@@ -152,6 +152,12 @@ class Infra:
         """UDP was of no use, TCP was."""
         self._of(server).tcp_until_ms = now_ms + _PECULIAR_MS
 
+    def udp_again(self, server: Server) -> None:
+        """TCP was of no use either."""
+        standing = self._standing.get(server)
+        if standing is not None:
+            standing.tcp_until_ms = 0
+
     def is_lame(self, server: Server, zone: bytes, now_ms: int) -> bool:
         """Whether the server said lately that it does not serve the zone it is named for."""
         until_ms = self._lame.get((server, zone))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dnsd.contract import codes, names
 from dnsd.resolve.rrsets import RRset
 
-# How much an RRset is to be trusted (RFC 2181, section 5.4.1). Lower never replaces higher; only ANSWER and above answer.
+# How much an RRset is to be trusted (RFC 2181, section 5.4.1). Lower never replaces higher; ANSWER and above answer.
 ADDITIONAL = 1
 AUTHORITY = 2  # the authority section of an authoritative answer
 ANSWER = 3  # the answer section, but not authoritative or behind an alias
@@ -27,7 +27,7 @@ _OVERHEAD = 320  # octets of an entry beside its data, about
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Denial:
-    """NXDOMAIN (`rcode` 3) or NODATA. `authority` is what proves it: a SOA, NSEC and the like; `signed`: asked with DO."""
+    """NXDOMAIN (`rcode` 3) or NODATA. `authority` proves it: a SOA, NSEC and the like; `signed`: asked with DO."""
 
     rcode: int
     authority: tuple[RRset, ...]
@@ -85,7 +85,7 @@ class RRCache:
         return len(self._entries)
 
     def clock(self, now: int) -> None:
-        """The wall clock in seconds. A step back makes everything stored `now`, so that nothing becomes older or eternal."""
+        """The wall clock in seconds. After a step back everything is taken for stored now, so that nothing is eternal."""
         if now < self.now:
             for entry in self._entries.values():
                 entry.stored = min(entry.stored, now)
@@ -202,7 +202,7 @@ class RRCache:
     # --- failures (RFC 9520) ---------------------------------------------------------------------------------------
 
     def failed(self, name: bytes, rtype: int, now_ms: int) -> tuple[int, str] | None:
-        """The (EDE, text) of a resolution that failed a moment ago; None when it may be tried. Monotonic milliseconds."""
+        """The (EDE, text) of what failed a moment ago; None when it may be tried. Monotonic milliseconds."""
         failure = self._failures.get((name, rtype))
         return (failure.ede, failure.text) if failure is not None and now_ms < failure.until_ms else None
 

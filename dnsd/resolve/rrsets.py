@@ -1,7 +1,7 @@
 """RRsets: read a message into them, write questions and responses from them.
 
-Names inside rdata are written out, so that an RRset can stand in any message. Owners are lower case, names in rdata keep
-their case. Every fault of a message is a FormError; a hostile server may send anything.
+Names inside rdata are written out, so that an RRset can stand in any message. Owners are lower case, names in rdata
+keep their case. Every fault of a message is a FormError; a hostile server may send anything.
 """
 
 from __future__ import annotations

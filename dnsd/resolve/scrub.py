@@ -24,7 +24,7 @@ BROKEN = "broken"  # an answer that makes no sense
 CHAIN = 16  # aliases in one answer, and in one question's whole chain
 SERVERS = 16  # NS of one delegation that are looked at; the largest in the wild has 13 at the top
 _ADDRESSES = 8  # of one name server
-_PROOFS = frozenset((codes.TYPE_SOA, codes.QTYPES["NSEC"], codes.QTYPES["NSEC3"]))
+_PROOFS = frozenset((codes.QTYPES["NSEC"], codes.QTYPES["NSEC3"]))
 _YXDOMAIN = codes.RCODES["YXDOMAIN"]
 
 
@@ -73,7 +73,10 @@ def judge(message: Message, zone: bytes, qname: bytes, qtype: int, harden_glue: 
     )
     if rcode == codes.RCODE_NXDOMAIN:
         return Finding(
-            NXDOMAIN, authority=_proofs(message, zone, soa), authoritative=message.aa, reliable=reliable and _sure(message, soa)
+            NXDOMAIN,
+            authority=_proofs(message, zone, soa),
+            authoritative=message.aa,
+            reliable=reliable and _sure(message, soa),
         )
     ns = _nearest_ns(message.authority, qname)
     if soa is None and ns is not None and not _answers(message.answer, qname):
@@ -105,16 +108,14 @@ def _nearest_ns(section: Iterable[RRset], qname: bytes) -> RRset | None:
     """The NS RRset whose owner is nearest to the qname, from above."""
     best: RRset | None = None
     for rrset in section:
-        if rrset.rtype == codes.TYPE_NS and at_or_below(qname, rrset.owner):
-            if best is None or len(rrset.owner) > len(best.owner):
-                best = rrset
+        above = rrset.rtype == codes.TYPE_NS and at_or_below(qname, rrset.owner)
+        if above and (best is None or len(rrset.owner) > len(best.owner)):
+            best = rrset
     return best
 
 
-def _follow(
-    section: Iterable[RRset], zone: bytes, qname: bytes, qtype: int
-) -> tuple[tuple[RRset, ...], bytes] | None:
-    """The RRsets of the answer that are about the qname, in order, and where they lead: b"" when they end in the answer.
+def _follow(section: Iterable[RRset], zone: bytes, qname: bytes, qtype: int) -> tuple[tuple[RRset, ...], bytes] | None:
+    """The RRsets that are about the qname, in order, and where they lead: b"" when they end in the answer.
 
     None when there is nothing about the qname. What is not in the zone, or not on the way, is not looked at.
     """
@@ -170,11 +171,7 @@ def _proofs(message: Message, zone: bytes, soa: RRset | None) -> tuple[RRset, ..
     """The SOA and what else of the authority section proves a negative answer."""
     if soa is None:
         return ()
-    others = [
-        rrset
-        for rrset in message.authority
-        if rrset.rtype in _PROOFS and rrset.rtype != codes.TYPE_SOA and at_or_below(rrset.owner, zone)
-    ]
+    others = [rrset for rrset in message.authority if rrset.rtype in _PROOFS and at_or_below(rrset.owner, zone)]
     return (dataclasses.replace(soa, rdatas=soa.rdatas[:1]), *others)
 
 
@@ -200,7 +197,7 @@ def _referral(message: Message, zone: bytes, ns: RRset, harden_glue: bool) -> Fi
     proofs = tuple(
         rrset
         for rrset in message.authority
-        if rrset.rtype in (codes.TYPE_DS, codes.QTYPES["NSEC"], codes.QTYPES["NSEC3"]) and at_or_below(rrset.owner, zone)
+        if (rrset.rtype == codes.TYPE_DS or rrset.rtype in _PROOFS) and at_or_below(rrset.owner, zone)
     )
     return Finding(
         REFERRAL,

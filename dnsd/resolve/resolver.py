@@ -1,0 +1,164 @@
+"""One question resolved from the root down, as a generator: aliases, cache, and what the client is told.
+
+Pure: it yields `Ask` and is sent `Reply` (`forwarder`); the wall clock stands in the cache, time comes with each reply,
+chance is an argument. The walk through the zones is in `iterate`. Nothing a server sends raises out of here or makes it
+go on for ever: each question has a budget.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+
+from dnsd.contract import codes, names
+from dnsd.resolve import rrcache, scrub, steps
+from dnsd.resolve.budget import Budget, Failed
+from dnsd.resolve.config import Config
+from dnsd.resolve.forwarder import Ask, Outcome, Reply
+from dnsd.resolve.hints import Hints
+from dnsd.resolve.infra import Chance, Infra
+from dnsd.resolve.iterate import Walk
+from dnsd.resolve.rrcache import Denial, RRCache
+from dnsd.resolve.rrsets import RRset, response
+from dnsd.resolve.steps import Step
+
+__all__ = ["Config", "Resolver", "Result"]
+
+_YXDOMAIN = codes.RCODES["YXDOMAIN"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """What a name resolves to: the chain of aliases with what is at its end, or what proves that there is nothing."""
+
+    rcode: int
+    answer: tuple[RRset, ...]
+    authority: tuple[RRset, ...] = ()
+
+
+class Resolver:
+    """What all questions of one worker share. `hints` may be replaced at any time."""
+
+    def __init__(
+        self, config: Config, hints: Hints, chance: Chance, cache: RRCache | None = None, infra: Infra | None = None
+    ) -> None:
+        self.config = config
+        self.hints = hints
+        self.chance = chance
+        self.cache = RRCache() if cache is None else cache
+        self.infra = Infra() if infra is None else infra
+        self.primed_ms: int | None = None  # when priming was last begun
+
+    def resolve(
+        self, sname: bytes, qtype: int, do: bool, cd: bool, now_ms: int, trace: list[Step] | None = None
+    ) -> Generator[Ask, Reply, Outcome]:
+        """Resolve one question of class IN (`sname` lower case); the Outcome's response is what an upstream would send.
+
+        `do`: the client wants signatures. `cd` is for the validator. `now_ms` is monotonic.
+        """
+        question = _Question(self, do or self.config.dnssec, now_ms, trace)
+        cached = self.cache.failed(sname, qtype, now_ms)
+        if cached is not None:
+            question.note(steps.FAILED, 0, sname, qtype, said="cached", text=cached[1])
+            return Outcome(None, codes.EDE_CACHED_ERROR, f"failed a moment ago: {cached[1]}")
+        try:
+            result = yield from question.lookup(sname, qtype, 0)
+        except Failed as failure:
+            self.cache.fail(sname, qtype, failure.ede, failure.text, question.budget.now_ms)
+            question.note(steps.FAILED, 0, sname, qtype, text=failure.text)
+            return Outcome(None, failure.ede, failure.text)
+        self.cache.succeeded(sname, qtype)
+        question.note(
+            steps.RESULT, 0, sname, qtype, said=codes.rcode_name(result.rcode), rrsets=result.answer or result.authority
+        )
+        return Outcome(response(sname, qtype, result.rcode, result.answer, result.authority, do))
+
+
+class _Question:
+    """One client's question: its budget, and the names that it looks up on the way."""
+
+    def __init__(self, resolver: Resolver, signed: bool, now_ms: int, trace: list[Step] | None) -> None:
+        self.resolver = resolver
+        self.cache = resolver.cache
+        self.signed = signed
+        self.budget = Budget(now_ms)
+        self.trace = trace
+        self.walk = Walk(self)
+        self.resolving: set[tuple[bytes, int]] = set()
+
+    def lookup(self, sname: bytes, qtype: int, depth: int) -> Generator[Ask, Reply, Result]:
+        """Follow aliases until there is an answer or none; raises Failed."""
+        self.note(steps.LOOKUP, depth, sname, qtype)
+        chain: list[RRset] = []
+        seen = {sname}
+        while True:
+            result, found, target = self._known(sname, qtype, depth)
+            if result is not None:
+                return dataclasses.replace(result, answer=(*chain, *result.answer))
+            if not target:
+                finding = yield from self.walk.find(sname, qtype, depth)
+                if finding.kind in (scrub.NODATA, scrub.NXDOMAIN):
+                    rcode = codes.RCODE_NXDOMAIN if finding.kind == scrub.NXDOMAIN else codes.RCODE_NOERROR
+                    return Result(rcode, tuple(chain), finding.authority)
+                found, target = finding.rrsets, finding.target
+                if finding.kind == scrub.ANSWER:
+                    return Result(codes.RCODE_NOERROR, (*chain, *found))
+            chain += found
+            if found[-1].rtype == codes.TYPE_DNAME:
+                return Result(_YXDOMAIN, tuple(chain))  # the name that it leads to is too long
+            # A DNAME and the CNAME made of it are one step.
+            aliases = sum(rrset.rtype == codes.TYPE_CNAME for rrset in chain)
+            if target in seen or any(rrset.owner == target for rrset in chain):
+                raise Failed(codes.EDE_OTHER, f"the aliases of {names.to_text(chain[0].owner)} go round in a circle")
+            if aliases > scrub.CHAIN:
+                raise Failed(codes.EDE_OTHER, f"more than {scrub.CHAIN} aliases in a row")
+            if self.resolver.config.at_home(target):
+                return Result(codes.RCODE_NXDOMAIN, tuple(chain))
+            seen.add(target)
+            sname = target
+
+    def _known(self, sname: bytes, qtype: int, depth: int) -> tuple[Result | None, tuple[RRset, ...], bytes]:
+        """What the cache says: a result; or an alias and where it leads; or nothing."""
+        cache = self.cache
+        rrset = cache.get(sname, qtype, self.signed)
+        if rrset is not None:
+            self.note(steps.CACHED, depth, sname, qtype, said=scrub.ANSWER, rrsets=(rrset,))
+            return Result(codes.RCODE_NOERROR, (rrset,)), (), b""
+        if qtype != codes.TYPE_CNAME:
+            alias = cache.get(sname, codes.TYPE_CNAME, self.signed)
+            if alias is not None:
+                self.note(steps.CACHED, depth, sname, qtype, said=scrub.ALIAS, rrsets=(alias,))
+                return None, (alias,), names.lower(alias.rdatas[0])
+        dname = cache.dname(sname, self.signed)
+        if dname is not None:
+            self.note(steps.CACHED, depth, sname, qtype, said=scrub.ALIAS, rrsets=(dname,))
+            target = scrub.substitute(sname, dname)
+            if target is None:
+                return Result(_YXDOMAIN, (dname,)), (), b""
+            return None, (dname, scrub.synthesized(sname, dname, target)), target
+        denial = cache.denied(sname, qtype, self.signed)
+        if denial is not None:
+            said = scrub.NXDOMAIN if denial.rcode == codes.RCODE_NXDOMAIN else scrub.NODATA
+            self.note(steps.CACHED, depth, sname, qtype, said=said, rrsets=denial.authority)
+            return Result(denial.rcode, (), denial.authority), (), b""
+        return None, (), b""
+
+    def remember(self, sname: bytes, qtype: int, finding: scrub.Finding) -> None:
+        """Put what was found for `sname` into the cache, with the rank that it has."""
+        rank = rrcache.AUTHORITATIVE if finding.authoritative else rrcache.ANSWER
+        if finding.kind in (scrub.NODATA, scrub.NXDOMAIN):
+            rcode = codes.RCODE_NXDOMAIN if finding.kind == scrub.NXDOMAIN else codes.RCODE_NOERROR
+            self.cache.deny(sname, qtype, Denial(rcode, finding.authority, self.signed))
+            return
+        made = False  # a CNAME behind a DNAME is made by us each time
+        for rrset in finding.rrsets:
+            if not made:
+                self.cache.put(rrset, rank, self.signed)
+                # RFC 2181, section 5.4.1: only the first RRset of the chain is covered by AA.
+                rank = rrcache.ANSWER
+            made = rrset.rtype == codes.TYPE_DNAME and qtype != codes.TYPE_DNAME
+
+    def note(self, kind: str, depth: int, name: bytes, qtype: int, **values: object) -> None:
+        """Write a step when somebody wants to see them."""
+        if self.trace is not None:
+            self.trace.append(Step(kind, depth, name, qtype, **values))  # type: ignore[arg-type]

@@ -1,0 +1,44 @@
+"""The steps of a resolution, for people: what was asked of whom and what came of it. Data only.
+
+A resolution writes them when it is given a list; nothing is decided by them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from dnsd.resolve.forwarder import Server
+from dnsd.resolve.rrsets import RRset
+
+# What a step is.
+LOOKUP = "lookup"  # a name begins to be looked for; depth grows with each name server's own name
+CACHED = "cached"
+ASK = "ask"
+ADDRESSES = "addresses"  # the address of a name server has to be found first
+RESULT = "result"
+FAILED = "failed"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """One step. For an ASK: `zone` is what the server was asked as an authority of, `said` what the answer was (a `scrub`
+    kind, or a word like timeout), `text` why; `cut`, `servers` and `glue` of a referral; `rrsets` what came.
+
+    `rtt_ms` is -1 where nothing came back.
+    """
+
+    kind: str
+    depth: int
+    name: bytes
+    qtype: int
+    zone: bytes = b""
+    server: Server | None = None
+    server_name: bytes = b""
+    transport: str = ""
+    rtt_ms: int = -1
+    said: str = ""
+    text: str = ""
+    cut: bytes = b""
+    servers: tuple[bytes, ...] = ()
+    glue: tuple[tuple[bytes, tuple[str, ...]], ...] = ()
+    rrsets: tuple[RRset, ...] = ()
