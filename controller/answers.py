@@ -85,7 +85,7 @@ def own_zones(rules: RuleSet) -> dict[bytes, OwnZone]:
             if home is not None and not home.solo:
                 known = home.owners.get(reverse)
                 # A PTR that somebody wrote in the reverse zone is the one that counts.
-                if known is None or known.rrsets.keys() == {codes.TYPE_PTR} and known.where == record.where:
+                if known is None or (known.rrsets.keys() == {codes.TYPE_PTR} and known.where == record.where):
                     home.owned(reverse).add(codes.TYPE_PTR, record.ttl, record.owner, record.where)
                 continue
             if home is None:

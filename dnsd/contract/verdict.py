@@ -19,14 +19,12 @@ if not cython.compiled:
     from dnsd.contract.codes import (
         ACTION_ALIAS,
         ACTION_ANSWER,
-        ACTION_BADVERS,
         ACTION_CHAOS,
         ACTION_DROP,
         ACTION_FORWARD,
         ACTION_MINIMAL,
         ACTION_NODATA,
         ACTION_NONE,
-        ACTION_NOTIMP,
         ACTION_NXDOMAIN,
         ACTION_RECURSE,
         ACTION_REFUSED,
@@ -34,7 +32,6 @@ if not cython.compiled:
         ACTION_ZERO,
         CLASS_CH,
         CLASS_IN,
-        REPLY_ADDRESSES,
         REPLY_DEFAULT,
         REPLY_DROP,
         REPLY_NODATA,
@@ -44,7 +41,6 @@ if not cython.compiled:
         RULE_ALLOW,
         RULE_BLOCK,
         SPECIAL_LOCALHOST,
-        SPECIAL_NODATA,
         SPECIAL_NONE,
         SPECIAL_NXDOMAIN,
         STAGE_CLIENT,
@@ -56,7 +52,6 @@ if not cython.compiled:
         TYPE_AAAA,
         TYPE_ANY,
         TYPE_AXFR,
-        TYPE_DS,
         TYPE_IXFR,
         TYPE_MAILA,
         TYPE_MAILB,
@@ -92,7 +87,6 @@ if not cython.compiled:
         OWNER_ENTRIES,
         OWNER_HEAD,
         OWNER_TARGET,
-        OWNER_ZONE,
         ROUTE_KIND,
         ROUTE_WORDS,
         RULE_ACTION,
@@ -484,7 +478,10 @@ class Chain:
         v.owner = owner
         for k in range(n):
             entry = at + OWNER_HEAD + k * ENTRY_WORDS
-            if t.words[entry + ENTRY_QTYPE] == cython.cast(cython.uint, q.qtype) or t.words[entry + ENTRY_QTYPE] == ENTRY_OTHER:
+            if (
+                t.words[entry + ENTRY_QTYPE] == cython.cast(cython.uint, q.qtype)
+                or t.words[entry + ENTRY_QTYPE] == ENTRY_OTHER
+            ):
                 v.entry = entry - t.owners + 1
                 v.action = ACTION_ANSWER
                 if t.words[entry + ENTRY_TARGET]:

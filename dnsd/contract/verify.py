@@ -199,7 +199,10 @@ def _verify_policy(parts: _Parts, listsets: int) -> None:
         last = routes[place + layout.ROUTE_SERVERS_FIRST] + routes[place + layout.ROUTE_SERVERS_COUNT]
         if last > len(servers) // layout.SERVER_WORDS or not _wire_name_fits(names, routes[place + layout.ROUTE_NAME]):
             parts.problems.append("a route's servers or name lie outside of their section")
-    for section, width in ((layout.SECTION_CLIENTS4, layout.CLIENT4_WORDS), (layout.SECTION_CLIENTS6, layout.CLIENT6_WORDS)):
+    for section, width in (
+        (layout.SECTION_CLIENTS4, layout.CLIENT4_WORDS),
+        (layout.SECTION_CLIENTS6, layout.CLIENT6_WORDS),
+    ):
         parts.below("a client interval's class", column(parts.words(section, width), width, width - 1), classes)
     protect = parts.words(layout.SECTION_PROTECT)
     if len(protect) and (len(protect) < 3 or len(protect) != 3 + 2 * protect[1] + 8 * protect[2] or protect[0] > 7):

@@ -39,7 +39,9 @@ class Desk:
         )
         self.view = FactsView(rulesets.everyone(gates=gates))
 
-    def ask(self, qname: bytes, qtype: int = 1, client: str = "10.0.0.1", *, limit: int = 1232, qclass: int = 1) -> bytes:
+    def ask(
+        self, qname: bytes, qtype: int = 1, client: str = "10.0.0.1", *, limit: int = 1232, qclass: int = 1
+    ) -> bytes:
         """The response's bytes; empty for silence and for what needs an upstream. The verdict is in `v`."""
         q = make_question(qname, qtype, facts.packed(client), qclass=qclass)
         action = self.chain.decide(self.table, self.view, q, self.v)

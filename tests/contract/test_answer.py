@@ -257,7 +257,9 @@ _kept: list[Desk] = []
 
 def _fuzz_desk() -> Desk:
     if not _kept:
-        _kept.append(Desk(rulesets.ruleset([block("ads", "ads.example"), allow("a", "x.y.ads.example")], zones=[office()])))
+        _kept.append(
+            Desk(rulesets.ruleset([block("ads", "ads.example"), allow("a", "x.y.ads.example")], zones=[office()]))
+        )
     return _kept[0]
 
 

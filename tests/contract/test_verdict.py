@@ -12,7 +12,19 @@ import sys
 
 import pytest
 
-from controller.ruleset import BELOW, EVERY, EXACT, LIST, SELF_AND_BELOW, Forward, Pattern, Redirection, Reply, Rule, Server
+from controller.ruleset import (
+    BELOW,
+    EVERY,
+    EXACT,
+    LIST,
+    SELF_AND_BELOW,
+    Forward,
+    Pattern,
+    Redirection,
+    Reply,
+    Rule,
+    Server,
+)
 from dnsd.contract import codes, facts, names
 from dnsd.contract.factsview import FactsView
 from tests.contract import rulesets
@@ -194,7 +206,9 @@ def test_forward_below_an_own_zone() -> None:
     server = (Server(ipaddress.IPv4Address("127.0.0.2")),)
     desk = Desk(
         rulesets.ruleset(
-            [], zones=[zone], forwards=[*FORWARD, Forward(N("ad.lan"), where(1), server), Forward(N("lan"), where(1), server)]
+            [],
+            zones=[zone],
+            forwards=[*FORWARD, Forward(N("ad.lan"), where(1), server), Forward(N("lan"), where(1), server)],
         )
     )
     desk.ask(N("dc1.ad.lan"))

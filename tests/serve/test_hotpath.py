@@ -43,10 +43,13 @@ class Bench:
         self.hot.set_facts(rulesets.everyone())
         if table:
             redirect = dataclasses.replace(
-                rule("r", codes.RULE_REDIRECT, "google.example"), redirections=(Redirection(name=N("safe.other.example")),)
+                rule("r", codes.RULE_REDIRECT, "google.example"),
+                redirections=(Redirection(name=N("safe.other.example")),),
             )
             zone = office(Record(N("ext.office.example"), codes.TYPE_CNAME, 60, N("far.away.example"), "", where(44)))
-            blobs = compile_table(rulesets.ruleset([block("ads", "ads.example"), redirect], zones=[zone], forwards=FORWARD))
+            blobs = compile_table(
+                rulesets.ruleset([block("ads", "ads.example"), redirect], zones=[zone], forwards=FORWARD)
+            )
             self.hot.install(blobs.policy, blobs.names, 7, "main@sha1:abc")
 
     def ask(self, *queries: dns.message.Message) -> list[dns.message.Message]:
@@ -117,7 +120,9 @@ def test_forwarded_then_cached(bench: Bench) -> None:
     asked = query("Www.Elsewhere.Example")
     miss = bench.miss(asked)
     assert (miss.sname, miss.qtype, miss.rd, miss.fd) == (N("www.elsewhere.example"), 1, True, bench.server.fileno())
-    raw = upstream(miss, "www.elsewhere.example. 300 CNAME host.elsewhere.example.", "host.elsewhere.example. 200 A 192.0.2.9")
+    raw = upstream(
+        miss, "www.elsewhere.example. 300 CNAME host.elsewhere.example.", "host.elsewhere.example. 200 A 192.0.2.9"
+    )
     bench.hot.store(miss, raw)
     bench.hot.send(miss, bench.hot.finish(miss, raw))
     first = dns.message.from_wire(bench.client.recv(4096))
@@ -154,9 +159,12 @@ def test_do_is_part_of_the_key(bench: Bench) -> None:
 def test_aliases_are_finished_with_their_target(bench: Bench, asked: str, chain: str) -> None:
     """A redirect to a name, or our CNAME to a foreign one: the CNAME and the target's records, pointers moved."""
     miss = bench.miss(query(asked))
-    target = chain.split()[-1]
+    target = chain.rsplit(maxsplit=1)[-1]
     raw = upstream(
-        miss, f"{target} 100 CNAME a.deep.{target}", f"a.deep.{target} 90 A 192.0.2.1", f"{target} 80 NS ns1.a.deep.{target}"
+        miss,
+        f"{target} 100 CNAME a.deep.{target}",
+        f"a.deep.{target} 90 A 192.0.2.1",
+        f"{target} 80 NS ns1.a.deep.{target}",
     )
     bench.hot.store(miss, raw)
     bench.hot.send(miss, bench.hot.finish(miss, raw))
@@ -244,8 +252,8 @@ def test_decisions_in_the_ring(bench: Bench) -> None:
     """Each decision leaves who asked what, who decided, and under which generation."""
     bench.ask(query("x.ads.example"), query("printer.office.example", "AAAA"))
     assert struct.unpack_from("<Q", bench.ring, 0) == (2,)
-    seq, wall, client, qtype, stage, action, rcode, tcp, hit, number, listed, place, latency, generation = struct.unpack_from(
-        "<QQ16sHBBHBBIIIIQ", bench.ring, 64
+    seq, wall, client, qtype, stage, action, rcode, tcp, hit, number, listed, place, latency, generation = (
+        struct.unpack_from("<QQ16sHBBHBBIIIIQ", bench.ring, 64)
     )
     assert (seq, wall, client, qtype) == (1, NOW_MS, facts.packed("127.0.0.1"), 1)
     assert (stage, action, rcode, tcp, hit) == (codes.STAGE_POLICY, codes.ACTION_NXDOMAIN, 3, 0, 0)
