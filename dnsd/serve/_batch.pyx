@@ -7,7 +7,9 @@ addresses through memoryviews; `batch.py` has the same class in Python for machi
 """
 
 from libc.string cimport memset, memcpy
-from libc.errno cimport errno, EAGAIN, EINTR
+from libc.errno cimport errno, EAGAIN, ECONNREFUSED, EINTR
+import os
+import select
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
@@ -26,7 +28,9 @@ cdef extern from "<sys/socket.h>" nogil:
         size_t cmsg_len
         int cmsg_level
         int cmsg_type
+    ssize_t send(int fd, const void *data, size_t length, int flags)
     int MSG_DONTWAIT
+    int MSG_NOSIGNAL
     int MSG_TRUNC
     int AF_INET
     int AF_INET6
@@ -37,6 +41,7 @@ cdef extern from *:
     #define _GNU_SOURCE
     #endif
     #include <sys/socket.h>
+    #include <sys/epoll.h>
     #include <netinet/in.h>
     #include <string.h>
     static void plain_pktinfo(struct msghdr *m) {
@@ -68,6 +73,13 @@ cdef extern from *:
         return 0;
     }
     static int recv_batch(int fd, struct mmsghdr *v, int n) { return recvmmsg(fd, v, n, MSG_DONTWAIT, NULL); }
+    static int poll_events(int epoll, struct epoll_event *v, int n) { return epoll_wait(epoll, v, n, 0); }
+    static int watch_edges(int epoll, int fd, unsigned int slot) {
+        struct epoll_event e; memset(&e, 0, sizeof e);
+        e.events = EPOLLIN | EPOLLET; e.data.u64 = slot;
+        return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &e);
+    }
+    static unsigned int slot_of(const struct epoll_event *e) { return (unsigned int)e->data.u64; }
     static int send_batch(int fd, struct mmsghdr *v, int n) { return sendmmsg(fd, v, n, MSG_DONTWAIT); }
     static unsigned long long load_acquire(const unsigned long long *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
     static void store_release(unsigned long long *p, unsigned long long v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
@@ -75,6 +87,11 @@ cdef extern from *:
     struct mmsghdr:
         msghdr msg_hdr
         unsigned int msg_len
+    struct epoll_event:
+        unsigned int events
+    int poll_events(int epoll, epoll_event *v, int n) nogil
+    int watch_edges(int epoll, int fd, unsigned int slot) nogil
+    unsigned int slot_of(const epoll_event *e) nogil
     void plain_pktinfo(msghdr *m) nogil
     int client_of(msghdr *m, unsigned char *out) nogil
     int recv_batch(int fd, mmsghdr *v, int n) nogil
@@ -129,9 +146,28 @@ cdef class Batch:
     cdef public int in_stride
     cdef public int out_stride
     cdef public int errors
+    cdef public object names
+    cdef public object name_lengths
+    cdef public object controls
+    cdef public object control_lengths
+    cdef public object parked
+    cdef int[::1] _name_lengths
+    cdef int[::1] _control_lengths
+    cdef int[::1] _parked
+    cdef unsigned char[::1] _parked_names
+    cdef int[::1] _parked_name_lengths
+    cdef unsigned char[::1] _parked_controls
+    cdef int[::1] _parked_control_lengths
+    cdef int[::1] _parked_fds
 
     def __init__(self):
         cdef int i
+        self.name_lengths = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.control_lengths = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.parked = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.names = <unsigned char[: SIZE * NAME_SIZE]>self._names
+        self.controls = <unsigned char[: SIZE * CONTROL_SIZE]>self._controls
+        self._name_lengths, self._control_lengths, self._parked = self.name_lengths, self.control_lengths, self.parked
         self.size, self.in_stride, self.out_stride = SIZE, IN_STRIDE, OUT_STRIDE
         self.inp = memoryview(bytearray(SIZE * IN_STRIDE))
         self.out = memoryview(bytearray(SIZE * OUT_STRIDE))
@@ -166,6 +202,8 @@ cdef class Batch:
             raise OSError(errno, "recvmmsg")
         for i in range(n):
             self._lengths[i] = <int>self._in[i].msg_len
+            self._name_lengths[i] = <int>self._in[i].msg_hdr.msg_namelen
+            self._control_lengths[i] = <int>self._in[i].msg_hdr.msg_controllen
             self._out_lengths[i] = 0
             if client_of(&self._in[i].msg_hdr, &self._clients[i * 16]) == 0:
                 self._lengths[i] = 0
@@ -225,3 +263,199 @@ cdef class Batch:
             return True
         self.errors += 1
         return False
+
+    def bind(self, names, name_lengths, controls, control_lengths, fds):
+        """Say where the addresses and control messages of clients stand that are answered later, by their numbers."""
+        self._parked_names, self._parked_name_lengths = names, name_lengths
+        self._parked_controls, self._parked_control_lengths, self._parked_fds = controls, control_lengths, fds
+
+    def parked_peer(self, int j):
+        """(socket address, control message) of a parked client: what `reply` needs."""
+        name = bytes(self._parked_names[j * NAME_SIZE : j * NAME_SIZE + self._parked_name_lengths[j]])
+        cdef bytearray control = bytearray(
+            self._parked_controls[j * CONTROL_SIZE : j * CONTROL_SIZE + self._parked_control_lengths[j]]
+        )
+        cdef msghdr m
+        memset(&m, 0, sizeof(m))
+        if len(control):
+            m.msg_control = <unsigned char *>control
+            m.msg_controllen = len(control)
+            plain_pktinfo(&m)
+        return name, bytes(control)
+
+    def send_parked(self, int n):
+        """Send the first `n` answers to the parked clients of the numbers in `parked`; returns how many left."""
+        cdef int k, j, first = 0, last, r, done
+        cdef int sent = 0
+        for k in range(n):
+            j = self._parked[k]
+            memset(&self._send[k], 0, sizeof(mmsghdr))
+            self._send_iov[k].iov_base = &self._out[k * OUT_STRIDE]
+            self._send_iov[k].iov_len = self._out_lengths[k]
+            self._send[k].msg_hdr.msg_iov = &self._send_iov[k]
+            self._send[k].msg_hdr.msg_iovlen = 1
+            self._send[k].msg_hdr.msg_name = &self._parked_names[j * NAME_SIZE]
+            self._send[k].msg_hdr.msg_namelen = self._parked_name_lengths[j]
+            if self._parked_control_lengths[j]:
+                self._send[k].msg_hdr.msg_control = &self._parked_controls[j * CONTROL_SIZE]
+                self._send[k].msg_hdr.msg_controllen = self._parked_control_lengths[j]
+                plain_pktinfo(&self._send[k].msg_hdr)
+        while first < n:
+            last = first + 1
+            while last < n and self._parked_fds[self._parked[last]] == self._parked_fds[self._parked[first]]:
+                last += 1
+            done = first
+            while done < last:
+                r = send_batch(self._parked_fds[self._parked[first]], &self._send[done], last - done)
+                if r <= 0:
+                    self.errors += 1
+                    r = 1
+                else:
+                    sent += r
+                done += r
+            first = last
+        return sent
+
+
+cdef enum:
+    LINES = 1024
+    LINE_IN = 4096
+    LINE_OUT = 320
+    EVENTS = 128
+
+
+cdef class Lines:
+    """Connected sockets to upstream servers, by number: up to 64 questions out and 64 datagrams in a call.
+
+    Each question goes through the socket that it names in `out_lines`; `failed` says how many could not be sent, and
+    their `out_errors` are not 0. A received length of -1 says that nobody listens there (ICMP), one above `in_stride` that the
+    datagram was cut.
+    """
+
+    cdef public object inp
+    cdef public object lengths
+    cdef public object lines
+    cdef public object out
+    cdef public object out_lengths
+    cdef public object out_lines
+    cdef public object out_errors
+    cdef public object fds
+    cdef public int size
+    cdef public int in_stride
+    cdef public int out_stride
+    cdef public int epoll_fd
+    cdef public int failed
+    cdef object _epoll
+    cdef unsigned char[::1] _inp
+    cdef unsigned char[::1] _out
+    cdef int[::1] _lengths
+    cdef int[::1] _lines
+    cdef int[::1] _out_lengths
+    cdef int[::1] _out_lines
+    cdef int[::1] _out_errors
+    cdef int[::1] _fds
+    cdef mmsghdr _in[SIZE]
+    cdef iovec _iov[SIZE]
+    cdef epoll_event _events[EVENTS]
+    cdef int _at
+    cdef int _have
+
+    def __init__(self):
+        cdef int i
+        self.size, self.in_stride, self.out_stride = LINES, LINE_IN, LINE_OUT
+        self.inp = memoryview(bytearray(SIZE * LINE_IN))
+        self.out = memoryview(bytearray(SIZE * LINE_OUT))
+        self.lengths = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.lines = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.out_lengths = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.out_lines = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.out_errors = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.fds = memoryview(bytearray(LINES * 4)).cast("i")
+        self._inp, self._out, self._fds = self.inp, self.out, self.fds
+        self._lengths, self._lines = self.lengths, self.lines
+        self._out_lengths, self._out_lines, self._out_errors = self.out_lengths, self.out_lines, self.out_errors
+        for i in range(LINES):
+            self._fds[i] = -1
+        memset(self._in, 0, sizeof(self._in))
+        for i in range(SIZE):
+            self._iov[i].iov_base = &self._inp[i * LINE_IN]
+            self._iov[i].iov_len = LINE_IN
+            self._in[i].msg_hdr.msg_iov = &self._iov[i]
+            self._in[i].msg_hdr.msg_iovlen = 1
+        self._epoll = select.epoll()
+        self.epoll_fd = self._epoll.fileno()
+
+    def open(self, int line, int fd):
+        """Take over a connected socket's descriptor."""
+        if watch_edges(self.epoll_fd, fd, line) < 0:
+            raise OSError(errno, "epoll_ctl")
+        self._fds[line] = fd
+
+    def close(self, int line):
+        """Close a socket; its number may be used again."""
+        if self._fds[line] >= 0:
+            os.close(self._fds[line])
+            self._fds[line] = -1
+
+    def end(self):
+        """Close everything."""
+        cdef int i
+        for i in range(LINES):
+            self.close(i)
+        self._epoll.close()
+
+    def send(self, int n):
+        """Send the first `n` questions."""
+        cdef int k, fd
+        self.failed = 0
+        for k in range(n):
+            fd = self._fds[self._out_lines[k]]
+            self._out_errors[k] = 0
+            if send(fd, &self._out[k * LINE_OUT], self._out_lengths[k], MSG_DONTWAIT | MSG_NOSIGNAL) >= 0:
+                continue
+            # An ICMP error of an earlier question is reported by the next call; this one was not sent yet.
+            if errno == ECONNREFUSED:
+                if send(fd, &self._out[k * LINE_OUT], self._out_lengths[k], MSG_DONTWAIT | MSG_NOSIGNAL) >= 0:
+                    self._out_errors[k] = -1
+                    self.failed += 1
+                    continue
+            if errno != EAGAIN:  # a full queue is as good as lost on the way: the timer decides
+                self._out_errors[k] = errno
+                self.failed += 1
+
+    def receive(self):
+        """Read up to 64 datagrams from whichever sockets have some; fewer means that there are no more."""
+        cdef int n = 0, line, room, r, i, again = 0
+        while n < SIZE:
+            if self._at >= self._have:
+                if again:
+                    break
+                self._have = poll_events(self.epoll_fd, self._events, EVENTS)
+                self._at = 0
+                again = self._have < EVENTS
+                if self._have <= 0:
+                    self._have = 0
+                    break
+            line = slot_of(&self._events[self._at])
+            if self._fds[line] < 0:
+                self._at += 1
+                continue
+            room = SIZE - n
+            r = recv_batch(self._fds[line], &self._in[n], room)
+            if r < 0:
+                if errno == EAGAIN:
+                    self._at += 1
+                elif errno != EINTR:  # the next call has what comes after the error
+                    self._lengths[n] = -1
+                    self._lines[n] = line
+                    n += 1
+                continue
+            for i in range(r):
+                self._lengths[n + i] = <int>self._in[n + i].msg_len
+                if self._in[n + i].msg_hdr.msg_flags & MSG_TRUNC:
+                    self._lengths[n + i] = LINE_IN + 1
+                self._lines[n + i] = line
+            n += r
+            if r < room:
+                self._at += 1
+        return n

@@ -6,13 +6,21 @@ do not know which one they have (`COMPILED` says it to people).
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import socket
 import struct
+from typing import Any
 
 SIZE = 64
 IN_STRIDE = 2112
 OUT_STRIDE = 1344
+LINES = 1024
+LINE_IN = 4096
+LINE_OUT = 320
+_NAME = 28
+_CONTROL = 64
 
 _PKTINFO4 = 8  # IP_PKTINFO; Python 3.11 has no name for it
 
@@ -28,6 +36,12 @@ class PythonBatch:
         self.out_lengths = memoryview(bytearray(SIZE * 4)).cast("i")
         self.clients = memoryview(bytearray(SIZE * 16))
         self.errors = 0
+        # Opaque to everybody but this class: the address as text, the control messages packed.
+        self.names = memoryview(bytearray(SIZE * _NAME))
+        self.name_lengths = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.controls = memoryview(bytearray(SIZE * _CONTROL))
+        self.control_lengths = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.parked = memoryview(bytearray(SIZE * 4)).cast("i")
         self._peers: list[tuple[object, list[tuple[int, int, bytes]]]] = [((), [])] * SIZE
         self._sockets: dict[int, socket.socket] = {}
 
@@ -59,7 +73,12 @@ class PythonBatch:
             else:
                 packed = socket.inet_pton(socket.AF_INET6, address[0].partition("%")[0])
             self.clients[n * 16 : n * 16 + 16] = packed
-            self._peers[n] = (address, [_plain(item) for item in ancillary])
+            peer = self._peers[n] = (address, [_plain(item) for item in ancillary])
+            name, control = _packed(*peer)
+            self.names[n * _NAME : n * _NAME + len(name)] = name
+            self.name_lengths[n] = len(name)
+            self.controls[n * _CONTROL : n * _CONTROL + len(control)] = control
+            self.control_lengths[n] = len(control)
             n += 1
         return n
 
@@ -86,6 +105,128 @@ class PythonBatch:
             return False
         return True
 
+    def bind(self, names: Any, name_lengths: Any, controls: Any, control_lengths: Any, fds: Any) -> None:
+        """Say where the addresses and control messages of clients stand that are answered later, by their numbers."""
+        self._parked = (names, name_lengths, controls, control_lengths, fds)
+
+    def parked_peer(self, j: int) -> tuple[object, list[tuple[int, int, bytes]]]:
+        """A parked client, as `reply` needs it."""
+        names, name_lengths, controls, control_lengths, _ = self._parked
+        name = bytes(names[j * _NAME : j * _NAME + name_lengths[j]])
+        return _unpacked(name, bytes(controls[j * _CONTROL : j * _CONTROL + control_lengths[j]]))
+
+    def send_parked(self, n: int) -> int:
+        """Send the first `n` answers to the parked clients of the numbers in `parked`; returns how many left."""
+        sent = 0
+        for k in range(n):
+            j = self.parked[k]
+            wire = self.out[k * OUT_STRIDE : k * OUT_STRIDE + self.out_lengths[k]]
+            sent += self.reply(self._parked[4][j], *self.parked_peer(j), wire)
+        return sent
+
+
+class PythonLines:
+    """Connected sockets to upstream servers: see `_batch.Lines`."""
+
+    def __init__(self) -> None:
+        self.size, self.in_stride, self.out_stride = LINES, LINE_IN, LINE_OUT
+        self.inp = memoryview(bytearray(SIZE * LINE_IN))
+        self.out = memoryview(bytearray(SIZE * LINE_OUT))
+        self.lengths = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.lines = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.out_lengths = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.out_lines = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.out_errors = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.failed = 0
+        self._sockets: dict[int, socket.socket] = {}
+        self._lines: dict[int, int] = {}
+        self._epoll = select.epoll()
+        self.epoll_fd = self._epoll.fileno()
+
+    def open(self, line: int, fd: int) -> None:
+        """Take over a connected socket's descriptor."""
+        self._sockets[line] = socket.socket(fileno=fd)
+        self._lines[fd] = line
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def close(self, line: int) -> None:
+        """Close a socket; its number may be used again."""
+        sock = self._sockets.pop(line, None)
+        if sock is not None:
+            self._lines.pop(sock.fileno())
+            self._epoll.unregister(sock.fileno())
+            sock.close()
+
+    def end(self) -> None:
+        """Close everything."""
+        for line in list(self._sockets):
+            self.close(line)
+        self._epoll.close()
+
+    def send(self, n: int) -> None:
+        """Send the first `n` questions."""
+        self.failed = 0
+        for k in range(n):
+            sock = self._sockets[self.out_lines[k]]
+            self.out_errors[k] = 0
+            wire = self.out[k * LINE_OUT : k * LINE_OUT + self.out_lengths[k]]
+            for attempt in (1, 2):
+                try:
+                    sock.send(wire, socket.MSG_DONTWAIT)
+                    break
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    # An ICMP error of an earlier question is reported by the next call; this one was not sent yet.
+                    again = attempt == 1 and error.errno == errno.ECONNREFUSED
+                    self.failed += 1 if attempt == 1 else 0
+                    self.out_errors[k] = -1 if again else error.errno or errno.EIO
+                    if not again:
+                        break
+
+    def receive(self) -> int:
+        """Read up to 64 datagrams from whichever sockets have some; fewer means that there are no more."""
+        n = 0
+        for fd, _ in self._epoll.poll(0, SIZE):
+            line = self._lines[fd]
+            while n < SIZE:
+                try:
+                    wire = self._sockets[line].recv(LINE_IN + 1, socket.MSG_DONTWAIT)
+                except (BlockingIOError, InterruptedError):
+                    break
+                except OSError:
+                    self.lengths[n] = -1
+                    self.lines[n] = line
+                    n += 1
+                    continue
+                kept = wire[:LINE_IN]
+                self.inp[n * LINE_IN : n * LINE_IN + len(kept)] = kept
+                self.lengths[n] = len(wire)
+                self.lines[n] = line
+                n += 1
+        return n
+
+
+def _packed(name: tuple[Any, ...], control: list[tuple[int, int, bytes]]) -> tuple[bytes, bytes]:
+    """A client's address and control messages in 28 and 64 octets."""
+    packed = b"".join(struct.pack("=iiB", level, kind, len(data)) + data for level, kind, data in control)
+    if len(name) == 2:
+        return struct.pack("=BH", 4, name[1]) + socket.inet_aton(name[0]), packed
+    host = socket.inet_pton(socket.AF_INET6, name[0].partition("%")[0])
+    return struct.pack("=BHII", 6, *name[1:4]) + host, packed
+
+
+def _unpacked(name: bytes, control: bytes) -> tuple[object, list[tuple[int, int, bytes]]]:
+    items = []
+    while control:
+        level, kind, length = struct.unpack_from("=iiB", control)
+        items.append((level, kind, control[9 : 9 + length]))
+        control = control[9 + length :]
+    if name[0] == 4:
+        return (socket.inet_ntoa(name[3:7]), struct.unpack_from("=H", name, 1)[0]), items
+    port, flow, scope = struct.unpack_from("=HII", name, 1)
+    return (socket.inet_ntop(socket.AF_INET6, name[11:27]), port, flow, scope), items
+
 
 def _plain(item: tuple[int, int, bytes]) -> tuple[int, int, bytes]:
     """A packet info without its interface: answer from the address that was asked."""
@@ -111,10 +252,11 @@ try:
     if os.environ.get("NEXORALDNS_INTERPRETED") == "1":
         raise ImportError("interpreted on request")
     from dnsd.serve._batch import Batch as Batch
+    from dnsd.serve._batch import Lines as Lines
     from dnsd.serve._batch import load as load
     from dnsd.serve._batch import store as store
 
     COMPILED = True
 except ImportError:
-    Batch, load, store = PythonBatch, _load, _store  # type: ignore[misc,assignment]
+    Batch, Lines, load, store = PythonBatch, PythonLines, _load, _store  # type: ignore[misc,assignment]
     COMPILED = False
