@@ -65,6 +65,8 @@ class Leases:
         told_old: dict[str, list[str]] = {}
         for event in waiting:
             lease, kind = event.get("lease", ALL), event.get("kind") or ("up" if event.get("new") else "down")
+            if kind == "same" and not event.get("new") and not event.get("dns"):
+                continue  # nothing of it was fit to be told
             touched.add(lease)
             told_old.setdefault(lease, event.get("old", []))
             if lease == ALL:
@@ -79,7 +81,7 @@ class Leases:
         new = _addresses(after, touched)
         kind = _kind(old, new)
         self._keep(place, after)
-        if (kind == "same" and _servers(before) == _servers(after)) or (kind == "down" and not old):
+        if not touched or (kind == "same" and _servers(before) == _servers(after)) or (kind == "down" and not old):
             self.counts["unchanged"] += 1
             return None
         self.counts[kind] += 1

@@ -27,6 +27,7 @@ from controller.history import History
 from controller.pipeline import Outcome, Pipeline
 from controller.ruleset import Revision
 from controller.source import Source, SourceError
+from controller.spool import Spool
 from controller.state import State
 from controller.status import app as status_app
 from dnsd import __version__
@@ -143,10 +144,13 @@ class Service:
         broker = await self._start_broker()
         self.state.broker = broker.snapshot
         self.publisher = release.Publisher(self.settings)
+        spool = Spool(self.settings.state, broker.event)
+        spool.prepare()
         page = _Page(self.state, self.settings)
         tasks = [
             asyncio.create_task(self.pipeline.run(), name="pipeline"),
             asyncio.create_task(page.serve(sockets=[page_socket]), name="status page"),
+            asyncio.create_task(spool.run(), name="left events"),
         ]
         ended = asyncio.create_task(self.ending.wait())
         log.info(
@@ -164,6 +168,7 @@ class Service:
             ended.cancel()
             page.should_exit = True
             tasks[0].cancel()
+            tasks[2].cancel()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(END_S / 2):
                     await asyncio.gather(*tasks, return_exceptions=True)

@@ -70,6 +70,11 @@ class _StatusCollector(Collector):
         for reason, count in refused.items():
             peers.add_metric([str(reason)], whole(count))
         yield peers
+        told = CounterMetricFamily("nexoraldns_lease_events", "What DHCP clients said, by what it came to.",
+                                   labels=["what"])  # fmt: skip
+        for what, count in mapping(mapping(snapshot.get("broker")).get("events")).items():
+            told.add_metric([str(what)], whole(count))
+        yield told
 
     def nodes(self, snapshot: Mapping[str, Any], digest: str) -> Iterator[Metric]:
         connected = GaugeMetricFamily("nexoraldns_node_connected", "1 while the node's agent is connected.",

@@ -403,13 +403,27 @@ def page(snapshot: Mapping[str, Any], now: datetime.datetime, wanted: str = "") 
             (
                 when(row.get("time"), now), str(row.get("source") or ""), str(row.get("reason") or ""),
                 str(row.get("interface") or ""),
-                ", ".join(map(str, row["addresses"])) if isinstance(row.get("addresses"), list | tuple)
-                else str(row.get("addresses") or row.get("text") or ""),
+                event_text(row),
             )
             for row in events[:EVENTS_SHOWN]
         ),
         clock=f"{now:%Y-%m-%d %H:%M:%S %Z}",
     )  # fmt: skip
+
+
+def event_text(row: Mapping[str, Any]) -> str:
+    """What an event changed: addresses before and now, the lease's servers, how long it took, what was answered."""
+
+    def joined(value: object) -> str:
+        return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value or "")
+
+    old, new, dns = joined(row.get("old")), joined(row.get("new")), joined(row.get("dns"))
+    parts = [f"{old or 'none'} → {new or 'none'}" if old != new else new] if old or new else []
+    parts += [text for text in (joined(row.get("addresses")), str(row.get("text") or "")) if text]
+    parts += [f"DNS {dns}"] if dns else []
+    parts += [f"{whole(row['duration_ms'])} ms"] if "duration_ms" in row else []
+    parts += [f"{grouped(row['queries'])} queries answered meanwhile"] if "queries" in row else []
+    return "; ".join(parts)
 
 
 def ready(snapshot: Mapping[str, Any]) -> tuple[bool, str]:
