@@ -47,7 +47,10 @@ def read_settings(path: str | None, environ: Mapping[str, str] = os.environ) -> 
 
 def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int:
     """Be a node until SIGTERM; returns the exit code. `reload` reads the settings again on SIGHUP."""
-    # Everything is imported here, before the fork: children share the pages.
+    # Everything is imported here, before the fork and before `user` is taken: children share the pages, and that user
+    # may not be able to read our modules. asyncio.to_thread would import its pool of threads at its first call.
+    import concurrent.futures.thread  # noqa: F401
+
     from dnsd.serve import agent, supervisor
     from dnsd.serve.batch import COMPILED
     from dnsd.serve.hotpath import HotPath
@@ -63,6 +66,27 @@ def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int
         return log.refuse(str(error))
 
 
+def end_workers(settings: Settings) -> int:
+    """End what a killed dnsd left serving (its workers go on until the next one takes over); returns the exit code."""
+    from dnsd.serve import census
+
+    log.setup()
+    ours = census.Census(settings.state)
+    if not ours.left_behind():
+        return 0
+    try:
+        ours.acquire()
+    except census.AlreadyRunning as error:
+        return log.refuse(str(error))
+    except OSError:
+        return log.refuse(f"{settings.state} cannot be used: end the workers yourself; their pids are in dnsd.pids")
+    ended = [process.pid for process in ours.left_behind() if census.end(process)]
+    ours.release()
+    if ended:
+        log.logger("supervisor").info("ended what an earlier dnsd had left serving", pids=ended)
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line of `python -m dnsd`."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -76,6 +100,7 @@ def main(argv: list[str] | None = None) -> int:
         epilog="example: python -m dnsd --config /etc/nexoraldns.yaml",
     )
     parser.add_argument("--config", metavar="FILE", help="settings of the node; NEXORALDNS_CONFIG is read otherwise")
+    parser.add_argument("--end-workers", action="store_true", help="serve nothing: end what a killed dnsd left serving")
     parser.add_argument("--version", action="version", version=f"NexoralDNS {__version__}")
     options = parser.parse_args(arguments)
     path = options.config or os.environ.get("NEXORALDNS_CONFIG") or None
@@ -83,6 +108,8 @@ def main(argv: list[str] | None = None) -> int:
         settings = read_settings(path)
     except ConfigError as error:
         return log.refuse(str(error))
+    if options.end_workers:
+        return end_workers(settings)
     return run(settings, lambda: read_settings(path))
 
 

@@ -57,7 +57,17 @@ class Half:
         self._say = say
         self._process: asyncio.subprocess.Process | None = None
         self._served = False
-        self.ending = False
+        self._end = asyncio.Event()
+        self.clean = True  # nobody has begun yet, or the last one ended by itself and in order
+
+    @property
+    def ending(self) -> bool:
+        return self._end.is_set()
+
+    def end(self) -> None:
+        """End it, and do not bring it back."""
+        self._end.set()
+        self.send(signal.SIGTERM)
 
     async def keep(self) -> int:
         """Run it until `ending`; returns 2 when it could not even begin, else 0."""
@@ -69,7 +79,10 @@ class Half:
                 sys.executable, *self._words, stdin=asyncio.subprocess.DEVNULL,
                 env=with_packages(os.environ), start_new_session=True, preexec_fn=_die_with_parent,
             )  # fmt: skip
+            if self._is_ending():
+                self.send(signal.SIGTERM)  # the end was asked for while it was being started
             code = await self._process.wait()
+            self.clean = code in (0, _CANNOT_RUN)
             if self._is_ending():
                 break
             lived_s = loop.time() - started
@@ -79,7 +92,8 @@ class Half:
             delay_s = BACKOFF_S[0] if lived_s >= STEADY_S else min(2 * delay_s, BACKOFF_S[1])
             how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
             self._say(f"{self.name} ended {how}, starting it again", after_s=delay_s)
-            await asyncio.sleep(delay_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._end.wait(), delay_s)
         return 0
 
     def _is_ending(self) -> bool:
@@ -115,9 +129,18 @@ class Run:
     def end(self) -> None:
         """End both halves."""
         for half in self.halves:
-            half.ending = True
-            half.send(signal.SIGTERM)
+            half.end()
         self.ended.set()
+
+    async def _end_workers(self) -> None:
+        """A dnsd that was killed leaves workers that serve until the next one; here there will be no next one."""
+        rest = ["--config", self.config] if self.config else []
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "dnsd", *rest, "--end-workers",
+            stdin=asyncio.subprocess.DEVNULL, env=with_packages(os.environ),
+        )  # fmt: skip
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), END_S)
 
     def _hang_up(self) -> None:
         for half in self.halves:
@@ -141,6 +164,8 @@ class Run:
                 half.send(signal.SIGKILL)
             if left:
                 await asyncio.wait(left, timeout=1)
+            if not self.halves[1].clean:
+                await self._end_workers()
             return max(codes, default=0)
         finally:
             greeting.cancel()
