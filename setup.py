@@ -1,7 +1,7 @@
 """Build the compiled modules, and put schemas/ and rules.d/ into the package.
 
-Every `dnsd/**/*.py` that has a `.pxd` beside it is ordinary Python that Cython also compiles; so is the batch unit
-`dnsd/serve/_batch.pyx`. Without a C compiler the build succeeds with plain Python and says so in one line.
+Every `.py` of dnsd/ and controller/ that has a `.pxd` beside it is ordinary Python that Cython also compiles; so is the
+batch unit `dnsd/serve/_batch.pyx`. Without a C compiler the build succeeds with plain Python and says so in one line.
 
 Environment: NEXORALDNS_NO_COMPILE=1 does not try; NEXORALDNS_REQUIRE_COMPILED=1 makes a failure an error;
 NEXORALDNS_CFLAGS adds flags for the C compiler.
@@ -37,7 +37,7 @@ REQUIRED = os.environ.get("NEXORALDNS_REQUIRE_COMPILED") == "1"
 
 def sources() -> list[pathlib.Path]:
     """The modules to compile, relative to the project's folder, in a fixed order."""
-    found = [path.with_suffix(".py") for path in (ROOT / "dnsd").rglob("*.pxd")]
+    found = [path.with_suffix(".py") for room in ("controller", "dnsd") for path in (ROOT / room).rglob("*.pxd")]
     found = [path for path in found if path.is_file() and path.stem not in ENUMERATIONS]
     found += (ROOT / "dnsd").rglob("*.pyx")
     return sorted(path.relative_to(ROOT) for path in found)

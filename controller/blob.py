@@ -8,30 +8,48 @@ import struct
 from dnsd.contract import layout
 
 
-def _padded(data: bytes) -> bytes:
-    return data + b"\x00" * (-len(data) % 8)
+def frame(magic: bytes, sizes: dict[int, tuple[int, int]]) -> tuple[bytearray, dict[int, memoryview]]:
+    """A blob with room for its sections, which the caller fills in place before `close`.
+
+    `sizes` maps a section's number to its length and count; their order does not matter.
+    """
+    ordered = sorted(sizes)
+    offset = layout.HEADER_SIZE + layout.DIRECTORY_ENTRY * len(ordered)
+    offset += -offset % 8
+    directory = []
+    for number in ordered:
+        length, count = sizes[number]
+        directory.append((number, offset, length, count))
+        offset += length + -length % 8
+    data = bytearray(offset)
+    data[: len(magic)] = magic
+    struct.pack_into("<IIQI", data, layout.H_MAJOR, layout.MAJOR, layout.MINOR, offset, len(ordered))
+    for place, entry in enumerate(directory):
+        struct.pack_into("<IIII", data, layout.HEADER_SIZE + layout.DIRECTORY_ENTRY * place, *entry)
+    view = memoryview(data)
+    return data, {number: view[at : at + length] for number, at, length, _ in directory}
+
+
+def close(data: bytearray, seed: int, meaning: bytes = b"", names_digest: bytes = b"") -> None:
+    """Write the rest of the header, the digest last."""
+    struct.pack_into("<I", data, layout.H_SEED, seed)
+    data[layout.H_MEANING : layout.H_MEANING + len(meaning)] = meaning
+    data[layout.H_NAMES_DIGEST : layout.H_NAMES_DIGEST + len(names_digest)] = names_digest
+    view = memoryview(data)
+    digest = hashlib.sha256(view[: layout.H_DIGEST])
+    digest.update(view[layout.H_DIGEST + 32 :])
+    data[layout.H_DIGEST : layout.H_DIGEST + 32] = digest.digest()
 
 
 def assemble(
     magic: bytes, sections: dict[int, tuple[bytes, int]], seed: int, meaning: bytes = b"", names_digest: bytes = b""
 ) -> bytes:
-    """The bytes of a blob. `sections` maps a section's number to its bytes and count; order does not matter."""
-    numbers = sorted(sections)
-    offset = layout.HEADER_SIZE + layout.DIRECTORY_ENTRY * len(numbers)
-    offset += -offset % 8
-    directory = bytearray()
-    bodies = []
-    for number in numbers:
-        data, count = sections[number]
-        directory += struct.pack("<IIII", number, offset, len(data), count)
-        bodies.append(_padded(data))
-        offset += len(bodies[-1])
-    head = magic + struct.pack("<IIQII", layout.MAJOR, layout.MINOR, offset, len(numbers), seed)
-    rest = meaning.ljust(32, b"\x00") + names_digest.ljust(32, b"\x00") + _padded(bytes(directory))
-    digest = hashlib.sha256(head + rest)
-    for body in bodies:
-        digest.update(body)
-    return b"".join([head, digest.digest(), rest, *bodies])
+    """The bytes of a blob whose sections are there already: number → bytes and count."""
+    data, parts = frame(magic, {number: (len(part), count) for number, (part, count) in sections.items()})
+    for number, (part, _) in sections.items():
+        parts[number][:] = part
+    close(data, seed, meaning, names_digest)
+    return bytes(data)
 
 
 def meaning_of(sections: dict[int, tuple[bytes, int]], names_digest: bytes) -> bytes:

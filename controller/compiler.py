@@ -8,23 +8,20 @@ can be: candidates per name and client class in the order of precedence, answers
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import json
-import operator
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 
-from controller import lists
+from controller import protect
 from controller.answers import Answers, own_zones
 from controller.blob import Strings, assemble, meaning_of, words
 from controller.classes import Classes, flatten
-from controller.ruleset import BELOW, EVERY, EXACT, LIST, SELF_AND_BELOW, Forward, NameList, Rule, RuleSet, Where
+from controller.names_blob import NamesBlob, names_blob
+from controller.ruleset import BELOW, EVERY, EXACT, LIST, SELF_AND_BELOW, Forward, Rule, RuleSet, Where
 from controller.special import special_names
 from dnsd.contract import codes, index, layout, names
 from dnsd.contract.table import Table
-
-_PAD = (b"", b"\x00\x00\x00", b"\x00\x00", b"\x00")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,88 +29,9 @@ class Blobs:
     """A compiled table. `digest` names these bytes, `meaning` what they decide (both hex, from the header)."""
 
     policy: bytes
-    names: bytes
+    names: bytes | bytearray
     digest: str
     meaning: str
-
-
-# --- the names blob ---------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class NamesBlob:
-    """The names blob, the lists it knows in their order, and each listset's lists."""
-
-    data: bytes
-    lists: tuple[str, ...]
-    listsets: tuple[tuple[int, ...], ...]
-    sizes: tuple[int, ...]
-
-
-def compile_names(listed: Mapping[str, Sequence[bytes]]) -> NamesBlob:
-    """The names blob of these lists (sorted, unique wire names each). A listed name means itself and all below it."""
-    order = sorted(listed)
-    filled = [number for number, name in enumerate(order) if listed[name]]
-    masks: Iterable[int]
-    if len(filled) == 1:
-        merged: Sequence[bytes] = listed[order[filled[0]]]
-        masks = itertools.repeat(1 << filled[0], len(merged))
-        used = [1 << filled[0]]
-    else:
-        found: dict[bytes, int] = {}
-        for number in filled:
-            bit = 1 << number
-            members = listed[order[number]]
-            if found:
-                get = found.get
-                found.update({name: get(name, 0) | bit for name in members})
-            else:
-                found = dict.fromkeys(members, bit)
-        merged = sorted(found)
-        masks = [found[name] for name in merged]
-        used = sorted(set(found.values()))
-    listsets = tuple(tuple(n for n in filled if mask >> n & 1) for mask in used)
-    heads = {mask: words([number]) for number, mask in enumerate(used)}
-    pad = _PAD
-    records = [heads[mask] + name + pad[len(name) & 3] for mask, name in zip(masks, merged, strict=True)]
-    data = b"".join(records)
-    offsets = array("I", itertools.accumulate(map(len, records), initial=0))
-    offsets.pop()
-    refs = array("I", map((1).__add__, map(operator.rshift, offsets, itertools.repeat(2))))
-    slots, seed = index.build(data, offsets, 4, refs)
-    firsts = list(itertools.accumulate((len(s) for s in listsets), initial=0))
-    flat = [number for listset in listsets for number in listset]
-    sections = {
-        layout.NAMES_INDEX: (slots, len(merged)),
-        layout.NAMES_RECORDS: (data, len(merged)),
-        layout.NAMES_LISTSETS: (words(firsts + flat), len(listsets)),
-        layout.NAMES_LISTS: (json.dumps({"lists": order}, separators=(",", ":")).encode(), len(order)),
-    }
-    sizes = tuple(len(listed[name]) for name in order)
-    return NamesBlob(assemble(layout.MAGIC_NAMES, sections, seed), tuple(order), listsets, sizes)
-
-
-def _digests(one: NameList) -> tuple[str, ...]:
-    return tuple(f"{text.format}:{hashlib.sha256(text.data).hexdigest()}" for text in one.texts)
-
-
-_names_cache: dict[tuple[tuple[str, tuple[str, ...]], ...], NamesBlob] = {}
-
-
-def _names_blob(rules: RuleSet, given: Mapping[str, Sequence[bytes]] | None) -> NamesBlob:
-    """The names blob of all lists; the last few are remembered, by what the lists were made of."""
-    if given:
-        listed = {name: lists.names(one) for name, one in rules.lists.items() if name not in given}
-        listed.update({name: sorted(set(members)) for name, members in given.items() if name in rules.lists})
-        return compile_names(listed)
-    key = tuple((name, _digests(one)) for name, one in sorted(rules.lists.items()))
-    blob = _names_cache.get(key)
-    if blob is None:
-        blob = compile_names({name: lists.names(one) for name, one in rules.lists.items()})
-        while len(_names_cache) >= 2:
-            _names_cache.pop(next(iter(_names_cache)))
-        _names_cache[key] = blob
-    return blob
 
 
 # --- candidates -------------------------------------------------------------------------------------------------------
@@ -236,6 +154,7 @@ class _Policy:
         self.zones = own_zones(rules)
         self.special = special_names()
         self.classes: Classes = flatten(rules.groups)
+        self.spared = protect.spared(rules.protection)
         self.nodes, self.offsets, self.name_bytes = self._names()
         self.answers = Answers(self.zones, self.routed, lambda name: self.offsets[name])
 
@@ -255,7 +174,7 @@ class _Policy:
 
     def _names(self) -> tuple[dict[bytes, int], dict[bytes, int], bytes]:
         """Node numbers, the offset of every name, and the names' bytes."""
-        nodes = {names.ROOT} | set(self.special) | set(self.rules.forwards)
+        nodes = {names.ROOT} | set(self.special) | set(self.rules.forwards) | set(self.spared)
         others: set[bytes] = set()
         for rule in self.ordered:
             nodes.update(pattern.name for pattern in rule.patterns if pattern.name)
@@ -310,6 +229,7 @@ class _Policy:
             flags = layout.FLAG_EXISTS if exists else 0
             flags |= layout.FLAG_EXCEPTION_BELOW if name in exceptions else 0
             flags |= self.special.get(name, 0) << layout.FLAG_SPECIAL_SHIFT
+            flags |= self.spared.get(name, 0) << layout.FLAG_SPARED_SHIFT
             node_words += [
                 self.offsets[name], sets.number(at_self.get(name, ())), sets.number(at_below.get(name, ())),
                 zone_numbers.get(name, 0), owner_of.get(name, 0), wild_of.get(name, 0),
@@ -332,7 +252,7 @@ class _Policy:
             layout.SECTION_LISTSETS: (words(listset_words), len(self.named.listsets)),
             layout.SECTION_GATES: (gates_json, gates_count),
             layout.SECTION_PATTERNS: (b"", 0),
-            layout.SECTION_PROTECT: (b"", 0),
+            layout.SECTION_PROTECT: protect.section(self.rules.protection),
             layout.SECTION_ZONE_INFO: (words(zone_infos), len(zone_words) // layout.ZONE_WORDS),
         }
         sections.update(sets.sections())
@@ -434,7 +354,7 @@ class _Policy:
             strategy = layout.STRATEGIES.index(forward.strategy)
             routes += [
                 kind, self.offsets[forward.name], strategy, forward.timeout_ms, int(forward.dnssec),
-                len(servers), len(forward.servers), 0,
+                len(servers), len(forward.servers), int(forward.name == names.ROOT or forward.recurse),
             ]  # fmt: skip
             for server in forward.servers:
                 packed = server.address.packed
@@ -474,6 +394,7 @@ class _Policy:
             ]  # fmt: skip
             named += [group_numbers[name] for name in (*sorted(rule.applies), *sorted(rule.exempts))]
             texts += text
+        guards = protect.infos(self.rules.protection, self.where, texts)
         list_infos: list[int] = []
         for name, size in zip(self.named.lists, self.named.sizes, strict=True):
             list_infos += [self.strings.number(name), self.where(self.rules.lists[name].where), size, 0]
@@ -481,6 +402,7 @@ class _Policy:
             layout.SECTION_RULE_INFO: (words(infos), len(self.ordered)),
             layout.SECTION_RULE_GROUPS: (words(named), len(named)),
             layout.SECTION_TEXTS: (bytes(texts), len(self.ordered)),
+            layout.SECTION_PROTECT_INFO: (words(guards), 3),
             layout.SECTION_LIST_INFO: (words(list_infos), len(self.named.lists)),
         }
 
@@ -491,7 +413,7 @@ class _Policy:
 
 def compile_table(rules: RuleSet, given: Mapping[str, Sequence[bytes]] | None = None) -> Blobs:
     """Compile a rule set. `given` replaces the contents of lists by name (for rule tests)."""
-    named = _names_blob(rules, given)
+    named = names_blob(rules, given)
     policy = _Policy(rules, named).build()
     table = Table(policy, named.data)
     return Blobs(policy, named.data, table.digest, table.meaning)

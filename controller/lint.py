@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import datetime
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -143,8 +142,7 @@ def own_names(ruleset: RuleSet, rules: Iterable[Rule]) -> Iterator[Diagnostic]:
         for value, pattern in sorted(blocking.items()):
             listed = lists.names(ruleset.lists[value])
             for suffix in names.suffixes(zone.name)[:-1]:
-                at = bisect.bisect_left(listed, suffix)
-                if at < len(listed) and listed[at] == suffix:
+                if suffix in listed:
                     own, name = names.to_text(zone.name), names.to_text(suffix)
                     words = f"list:{value} has {name}, and we own {own}"
                     help = "harmless: a list never decides about an own name, only a name written in a rule does"

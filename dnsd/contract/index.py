@@ -10,6 +10,15 @@ import cython
 if not cython.compiled:
     from dnsd.contract.layout import INDEX_HEAD, MAX_RUN
 
+# What `check_records` can find.
+RECORD_PROBLEMS = (
+    "",
+    "a slot of the names index refers to no record",
+    "a listed name's listset does not exist",
+    "a record of the names blob holds no name",
+    "the names index has no empty slot",
+)
+
 
 def suffix_hash(data, at: cython.uint, seed: cython.uint, labels) -> cython.uint:
     """Hash the wire name at `data[at:]`; equals `Query.hash_*[0]` for that qname. `labels` is scratch for 129 words.
@@ -91,19 +100,141 @@ def place(
     return longest
 
 
+def sort_keys(data, offsets, labels, keys) -> cython.int:
+    """Write the sort key of every name: its hash for seed 0, turned left by ten bits.
+
+    Names in this order come close to the order of their first slots, whatever the number of slots, so an index of
+    millions is filled in a few sweeps and not at random. `labels` is scratch of 132 words.
+    """
+    i: cython.uint
+    h: cython.uint
+    zero: cython.uint = 0
+
+    for i in range(len(offsets)):
+        h = suffix_hash(data, offsets[i], zero, labels)
+        keys[i] = ((h & 4194303) << 10) | (h >> 22)
+    return 0
+
+
+def place_keyed(keys, refs, mask: cython.uint, slots, limit: cython.uint) -> cython.int:
+    """`place` for seed 0 and names whose sort keys are known."""
+    i: cython.uint
+    h: cython.uint
+    slot: cython.uint
+    run: cython.uint
+    longest: cython.uint = 0
+
+    for i in range(len(keys)):
+        h = (keys[i] >> 10) | ((keys[i] & 1023) << 22)
+        slot = h & mask
+        run = 0
+        while slots[2 * slot + 1]:
+            slot = (slot + 1) & mask
+            run += 1
+            if run > limit:
+                return -1
+        slots[2 * slot] = h
+        slots[2 * slot + 1] = refs[i]
+        if run > longest:
+            longest = run
+    return longest
+
+
+def count_labels(data, offsets, skip: cython.uint, labels) -> cython.int:
+    """Add the label counts that occur to words 129 and 130 of `labels`, as `place` does."""
+    i: cython.uint
+    at: cython.uint
+    n: cython.uint
+    low: cython.uint = 0
+    high: cython.uint = 0
+    one: cython.uint = 1
+
+    for i in range(len(offsets)):
+        at = offsets[i] + skip
+        n = 0
+        while data[at] and n < 63:
+            at += data[at] + 1
+            n += 1
+        if n < 32:
+            low |= one << n
+        else:
+            high |= one << (n - 32)
+    labels[129] |= low
+    labels[130] |= high
+    return 0
+
+
+def check_records(slots, records, listsets: cython.uint) -> cython.int:
+    """Check what every slot of a names index refers to; 0 when all is well, else a number of `RECORD_PROBLEMS`."""
+    i: cython.uint
+    at: cython.uint
+    last: cython.uint
+    listset: cython.uint
+    ref: cython.ulonglong
+    size: cython.ulonglong = len(records)
+    empty: cython.uint = 0
+
+    for i in range(len(slots) // 2):
+        ref = slots[2 * i + 1]
+        if ref == 0:
+            empty = 1
+            continue
+        ref = (ref - 1) * 4
+        if ref + 5 > size:
+            return 1
+        at = cython.cast(cython.uint, ref)
+        listset = records[at + 3]
+        listset = (listset << 8) | records[at + 2]
+        listset = (listset << 8) | records[at + 1]
+        listset = (listset << 8) | records[at]
+        if listset >= listsets:
+            return 2
+        at += 4
+        last = at + 254
+        if last >= size:
+            last = cython.cast(cython.uint, size) - 1
+        while at <= last and records[at]:
+            if records[at] > 63:
+                return 3
+            at += records[at] + 1
+        if at > last:
+            return 3
+    return 0 if empty else 4
+
+
+def size(count: int) -> int:
+    """log2 of the number of slots for so many names: at most half of them are used."""
+    return max(3, (2 * count - 1).bit_length() if count else 3)
+
+
 def build(data: bytes, offsets, skip: int, refs) -> tuple[bytes, int]:
-    """The index section's bytes, and its seed. `offsets` and `refs` are buffers of u32; at most half the slots are used."""
-    count = len(offsets)
-    log2 = max(3, (2 * count - 1).bit_length() if count else 3)
+    """The index section's bytes, and its seed. `offsets` and `refs` are buffers of u32."""
+    log2 = size(len(offsets))
     seed = 0
     while True:
-        slots = memoryview(bytearray(8 << log2)).cast("I")
-        labels = memoryview(bytearray(4 * 132)).cast("I")
-        run = place(memoryview(data), offsets, skip, refs, seed, (1 << log2) - 1, slots, labels, MAX_RUN)
-        if run >= 0:
-            head = memoryview(bytearray(4 * INDEX_HEAD)).cast("I")
-            head[0], head[1], head[2], head[3] = log2, run, labels[129], labels[130]
-            return bytes(head.cast("B")) + bytes(slots.cast("B")), seed
+        section = bytearray(4 * INDEX_HEAD + (8 << log2))
+        if fill(section, log2, seed, data, offsets, skip, refs):
+            return bytes(section), seed
         seed += 1
         if seed % 16 == 0:
             log2 += 1
+
+
+def fill(section, log2: int, seed: int, data, offsets, skip: int, refs, keys=None) -> bool:
+    """Write an index into `section` (zero, of the right length); False when this seed gives too long a run.
+
+    `keys` are the names' sort keys, if the caller has them: they save hashing again for seed 0.
+    """
+    words = memoryview(section).cast("I")
+    slots = words[INDEX_HEAD:]
+    labels = memoryview(bytearray(4 * 132)).cast("I")
+    if keys is not None and seed == 0:
+        run = place_keyed(keys, refs, (1 << log2) - 1, slots, MAX_RUN)
+        if run >= 0:
+            count_labels(data, offsets, skip, labels)
+    else:
+        run = place(data, offsets, skip, refs, seed, (1 << log2) - 1, slots, labels, MAX_RUN)
+    if run < 0:
+        return False
+    words[0], words[1], words[2], words[3] = log2, run, labels[129], labels[130]
+    return True

@@ -8,7 +8,8 @@ import struct
 
 import pytest
 
-from controller.compiler import compile_names, compile_table
+from controller.compiler import compile_table
+from controller.names_blob import compile_names
 from dnsd.contract import index, layout, names
 from dnsd.contract.query import question
 from dnsd.contract.table import Table, TableError

@@ -255,7 +255,7 @@ def test_verb_reads_a_compiled_table(rules: subject.Subject, tmp_path: pathlib.P
     result = CliRunner().invoke(command, ["ads.example", str(path), "--client", "10.9.9.9"])
     assert (result.exit_code, "→ block" in result.output) == (0, True)
 
-    path.write_bytes(rules.blobs.policy[:-8] + bytes(8))
+    path.write_bytes(rules.blobs.policy[:-8] + b"\xff" * 8)
     assert CliRunner().invoke(command, ["ads.example", str(path)]).exit_code == 2
 
 
