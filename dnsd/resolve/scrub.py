@@ -172,7 +172,9 @@ def _proofs(message: Message, zone: bytes, soa: RRset | None) -> tuple[RRset, ..
     if soa is None:
         return ()
     others = [rrset for rrset in message.authority if rrset.rtype in _PROOFS and at_or_below(rrset.owner, zone)]
-    return (dataclasses.replace(soa, rdatas=soa.rdatas[:1]), *others)
+    # RFC 2308, section 3: the SOA of a negative answer lives as long as the answer.
+    ttl = min(soa.ttl, int.from_bytes(soa.rdatas[0][-4:], "big"))
+    return (dataclasses.replace(soa, rdatas=soa.rdatas[:1], ttl=ttl), *others)
 
 
 def _referral(message: Message, zone: bytes, ns: RRset, harden_glue: bool) -> Finding:
