@@ -47,7 +47,9 @@ def _networks(g: Gathered, node: Node) -> tuple[Network, ...]:
             g.add(error.code, str(error), item.where, error.help)
             continue
         if found is None:
-            g.add("E012", f"{item.text!r} is not an address or a network", item.where, "write 192.0.2.0/24 or 192.0.2.1")
+            g.add(
+                "E012", f"{item.text!r} is not an address or a network", item.where, "write 192.0.2.0/24 or 192.0.2.1"
+            )
             continue
         out.append(Network(*found, item.text, item.where))
     return tuple(sorted(out, key=lambda n: (n.version, n.first, n.last)))

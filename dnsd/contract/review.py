@@ -37,8 +37,6 @@ if not cython.compiled:
     from dnsd.contract.table import Table
     from dnsd.contract.verdict import Chain, Verdict
 
-_GUARD_TTL = 10
-
 
 class Reviewer:
     """Reviews one answer after the other; allocates nothing while it does."""
@@ -75,7 +73,7 @@ class Reviewer:
         addresses: cython.int,
         cnames: cython.int,
     ) -> cython.int:
-        """Look at an answer's addresses and CNAME targets at `data[at:]`; 1 when `v` is now an objection, 0 when it may pass."""
+        """Look at an answer's addresses and CNAME targets at `data[at:]`; 1 when `v` is now an objection, 0 if it may pass."""
         flags: cython.int = self.wanted(t, v)
         k: cython.int
         n: cython.int
@@ -85,7 +83,7 @@ class Reviewer:
             return 0
         if flags & PROTECT_CNAME and cnames:
             place = at + 16 * addresses
-            for k in range(cnames):
+            for _ in range(cnames):
                 if self.name(t, f, q, v, data, place):
                     return 1
                 n = data[place]
@@ -111,7 +109,7 @@ class Reviewer:
         v.guard = guard
         v.listed = -1
         v.label = 0
-        v.ttl = _GUARD_TTL
+        v.ttl = 10
         v.zone = -1
         v.owner = 0
         v.entry = 0

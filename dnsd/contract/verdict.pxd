@@ -30,6 +30,8 @@ cdef class Verdict:
     cdef public int spared
     cdef public int guard
 
+    cpdef int reset(self) except? -1
+
 @cython.final
 cdef class Match:
     cdef public unsigned long long key

@@ -124,7 +124,7 @@ class Verdict:
     def __init__(self) -> None:
         self.reset()
 
-    def reset(self) -> None:
+    def reset(self) -> cython.int:
         """Forget the last verdict."""
         self.stage = 0
         self.action = 0
@@ -148,6 +148,7 @@ class Verdict:
         self.special_label = -1
         self.spared = 0
         self.guard = 0
+        return 0
 
 
 class Match:
