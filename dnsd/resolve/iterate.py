@@ -129,7 +129,7 @@ class Walk:
         raise Failed(codes.EDE_OTHER, f"more than {_CUTS} zone cuts above {names.to_text(sname)}")
 
     def _exists(self, qname: bytes) -> bool:
-        """Whether the cache shows that the name has no cut between it and the one we ask, or that asking shows nothing."""
+        """Whether the cache shows that the name exists, so that asking for it hides nothing and shows nothing."""
         if self._cache.get(qname, codes.TYPE_A, rank=rrcache.ANSWER) is not None:
             return True
         denial = self._cache.denied(qname, codes.TYPE_A)

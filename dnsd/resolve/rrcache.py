@@ -85,7 +85,7 @@ class RRCache:
         return len(self._entries)
 
     def clock(self, now: int) -> None:
-        """The wall clock in seconds. After a step back everything is taken for stored now, so that nothing is eternal."""
+        """The wall clock in seconds. After a step back everything counts as stored now: nothing is eternal."""
         if now < self.now:
             for entry in self._entries.values():
                 entry.stored = min(entry.stored, now)

@@ -21,8 +21,8 @@ FAILED = "failed"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
-    """One step. For an ASK: `zone` is what the server was asked as an authority of, `said` what the answer was (a `scrub`
-    kind, or a word like timeout), `text` why; `cut`, `servers` and `glue` of a referral; `rrsets` what came.
+    """One step. For an ASK: `zone` is what the server was asked as an authority of, `said` what the answer was (a
+    `scrub` kind, or a word like timeout), `text` why; `cut`, `servers` and `glue` of a referral; `rrsets` what came.
 
     `rtt_ms` is -1 where nothing came back.
     """

@@ -1,7 +1,7 @@
 """A world of name servers without sockets, for the resolver's scenarios: zones, servers with bad habits, and a clock.
 
 A scenario is a text (tests/scenarios/*.scenario). Lines that begin at the margin say what is, or what happens next;
-the lines indented under one belong to it. Records are `owner [ttl] type rdata`, names absolute with or without the last dot.
+the lines indented under one belong to it. Records are `owner [ttl] type rdata`, names absolute, the last dot optional.
 
     scenario RFC 1034 5.3.3: a name is found from the root down
     config priming=no root=1.0.0.1         settings of the resolver; all extras are off unless said here
@@ -13,7 +13,8 @@ the lines indented under one belong to it. Records are `owner [ttl] type rdata`,
     ask www.test. A [do]                   a client's question, then what is expected of it:
       rcode NOERROR                            rcode; answer RR (all of them, TTLs only if written) or none;
       answer www.test. A 192.0.2.1             authority TYPE or none; ttl N; asks N; asks <= N;
-      asks 2                                   asked ADDRESS NAME TYPE; unasked ADDRESS [NAME]; tcp ADDRESS; ede N; text WORDS; within MS
+      asks 2                                   asked ADDRESS NAME TYPE; unasked ADDRESS [NAME];
+                                               tcp ADDRESS; ede N; text WORDS; within MS
     wait 30 / back 30                      seconds pass / the wall clock alone steps back
     kill ADDRESS / revive ADDRESS          a server dies, a server lives again
     empty ADDRESS                          a server forgets its zones (to be given new ones)
