@@ -11,7 +11,8 @@ Layout (all integers little-endian): 16 u32 words of header
 then, at 64, 8 u32 words:
     16 lease: count  17 lease: offset  18 next gates: count  19 next gates: offset
     20 generation of gates, low  21 high  22 generation of next gates, low  23 high
-Sections are 8-aligned, in any place after byte 96:
+    24 self: count  25 self: offset  26 to 31 zero
+Sections are 8-aligned, in any place after byte 128:
     gates      one byte each, in the gate order of the committed table: 1 open, 0 closed
     next gates the same for the table that is prepared, if any. A reader uses them when its table's generation is
                theirs, and `gates` otherwise: so table and gates change in the same batch at COMMIT
@@ -19,7 +20,10 @@ Sections are 8-aligned, in any place after byte 96:
     v6         allowed clients, pairs of 16 octets in network order, sorted, disjoint; never ::ffff:0:0/96
     own        our own addresses, 16 octets each (IPv4 as ::ffff:0:0/96), sorted, unique
     overrides  client address 16 octets, class u32; sorted by address, unique
-    lease      DNS servers of the DHCP lease: address 16 octets, port u16, u16 zero; in order of preference
+    lease      DNS servers of the DHCP leases: address 16 octets, port u16, u16 number of the interface that a
+               link-local address belongs to (0: none); in order of preference
+    self       those of our own addresses that `address: self` in a zone answers with, 16 octets each; IPv4 first,
+               sorted, unique, at most 32
 """
 
 from __future__ import annotations
@@ -37,9 +41,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MAGIC = b"FACT"
-MAJOR = 1
+MAJOR = 2
 HEADER = 64
-_START = 96  # where sections may begin
+_WORDS = 32
+_START = 4 * _WORDS  # where sections may begin
 LIMIT = 60_000  # what one half of the shared memory's facts region is sure to hold
 
 # Word numbers, for readers by offset.
@@ -54,7 +59,9 @@ WORD_LEASE = 16
 WORD_NEXT_GATES = 18
 WORD_GENERATION = 20
 WORD_NEXT_GENERATION = 22
+WORD_SELF = 24
 
+MOST_SELF = 32
 FLAG_SPECIAL_USE = 1  # keep the names of RFC 6303 and RFC 6761 at home
 
 _V4_MAPPED = b"\x00" * 10 + b"\xff\xff"
@@ -81,10 +88,11 @@ class Facts:
     v6: tuple[tuple[bytes, bytes], ...] = ()
     own: tuple[bytes, ...] = ()
     overrides: tuple[tuple[bytes, int], ...] = ()
-    lease: tuple[tuple[bytes, int], ...] = ()
+    lease: tuple[tuple[bytes, int, int], ...] = ()
     generation: int = 0
     next_gates: bytes = b""
     next_generation: int = 0
+    self_addresses: tuple[bytes, ...] = ()
 
 
 def packed(address: str | ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
@@ -132,7 +140,7 @@ def encode(facts: Facts) -> bytes:
     if not all(0 <= number < 2**64 for number in numbers) or not 0 <= facts.flags < 2**32:
         raise FactsError("version, generation or flags are out of range")
     body = bytearray(_START)
-    words = [0] * 24
+    words = [0] * _WORDS
 
     def place(word: int, count: int, data: bytes) -> None:
         body.extend(b"\x00" * (-len(body) % 8))
@@ -147,7 +155,8 @@ def encode(facts: Facts) -> bytes:
         place(WORD_OWN, len(facts.own), b"".join(facts.own))
         overrides = b"".join(address + struct.pack("<I", klass) for address, klass in facts.overrides)
         place(WORD_OVERRIDES, len(facts.overrides), overrides)
-        place(WORD_LEASE, len(facts.lease), b"".join(a + struct.pack("<HH", port, 0) for a, port in facts.lease))
+        place(WORD_LEASE, len(facts.lease), b"".join(a + struct.pack("<HH", *rest) for a, *rest in facts.lease))
+        place(WORD_SELF, len(facts.self_addresses), b"".join(facts.self_addresses))
     except struct.error as error:
         raise FactsError(f"a number is out of range: {error}") from None
     body.extend(b"\x00" * (-len(body) % 8))
@@ -155,7 +164,7 @@ def encode(facts: Facts) -> bytes:
     for word, number in zip((WORD_VERSION, WORD_GENERATION, WORD_NEXT_GENERATION), numbers, strict=True):
         words[word], words[word + 1] = number & 0xFFFFFFFF, number >> 32
     words[WORD_FLAGS] = facts.flags
-    struct.pack_into("<24I", body, 0, *words)
+    struct.pack_into(f"<{_WORDS}I", body, 0, *words)
     data = bytes(body)
     if len(data) > LIMIT:
         raise FactsError(f"facts of {len(data)} bytes do not fit into {LIMIT}")
@@ -169,7 +178,7 @@ def decode(data: bytes | bytearray | memoryview) -> Facts:
     data = bytes(data)
     if len(data) < _START:
         raise FactsError(f"{len(data)} bytes are too few for a header of {_START}")
-    words = struct.unpack_from("<24I", data)
+    words = struct.unpack_from(f"<{_WORDS}I", data)
     if data[:4] != MAGIC:
         raise FactsError("the magic is missing: these are not facts")
     if words[1] != MAJOR:
@@ -200,7 +209,11 @@ def decode(data: bytes | bytearray | memoryview) -> Facts:
     for addresses, what in ((own, "own addresses"), (tuple(a for a, _ in overrides), "overrides")):
         if any(a >= b for a, b in itertools.pairwise(addresses)):
             raise FactsError(f"{what} are not sorted")
-    lease = tuple((e[:16], int.from_bytes(e[16:18], "little")) for e in section(WORD_LEASE, 20, "lease servers"))
+    lease = tuple((e[:16], *struct.unpack("<HH", e[16:])) for e in section(WORD_LEASE, 20, "lease servers"))
+    self_addresses = tuple(section(WORD_SELF, 16, "addresses of self"))
+    order = [(address[:12] != _V4_MAPPED, address) for address in self_addresses]
+    if len(order) > MOST_SELF or any(a >= b for a, b in itertools.pairwise(order)):
+        raise FactsError("addresses of self are too many or not sorted")
     return Facts(
         version=number(WORD_VERSION),
         gates=gates,
@@ -213,6 +226,7 @@ def decode(data: bytes | bytearray | memoryview) -> Facts:
         generation=number(WORD_GENERATION),
         next_gates=next_gates,
         next_generation=number(WORD_NEXT_GENERATION),
+        self_addresses=self_addresses,
     )
 
 

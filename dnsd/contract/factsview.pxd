@@ -15,6 +15,13 @@ cdef class FactsView:
     cdef int v4_count
     cdef int v6
     cdef int v6_count
+    cdef int own_at
+    cdef public int own4
+    cdef public int own6
+    cdef const unsigned char[::1] reverse
 
     cpdef int gate(self, unsigned int number) except? -1
+    cpdef int own(self, int qtype) except? -1
+    cpdef int own_octet(self, int qtype, int number, int k) except? -1
+    cpdef int is_own(self, Query q) except? -1
     cpdef int may_ask(self, Query q) except? -1

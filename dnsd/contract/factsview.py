@@ -16,23 +16,28 @@ from dnsd.contract.facts import (
     WORD_GATES,
     WORD_NEXT_GATES,
     WORD_NEXT_GENERATION,
+    WORD_SELF,
     WORD_V4,
     WORD_V6,
     FactsError,
+    unpacked,
 )
+from dnsd.contract.names import from_text
+
+REVERSE = 80  # octets for one reverse name; the longest (ip6.arpa) has 74
 
 
 class FactsView:
     """One version of a node's facts, for the table of `generation`; raises FactsError when the bytes are no facts."""
 
     def __init__(self, data: bytes, generation: int = 0) -> None:
-        if len(data) < 96 or len(data) % 8 or data[:4] != MAGIC:
+        if len(data) < 128 or len(data) % 8 or data[:4] != MAGIC:
             raise FactsError("these bytes are no facts")
         view = memoryview(data)
         words = view.cast("I")
         if words[2] != len(data):
             raise FactsError("facts of another length than they say")
-        for word, size in ((WORD_GATES, 1), (WORD_NEXT_GATES, 1), (WORD_V4, 8), (WORD_V6, 32)):
+        for word, size in ((WORD_GATES, 1), (WORD_NEXT_GATES, 1), (WORD_V4, 8), (WORD_V6, 32), (WORD_SELF, 16)):
             if words[word + 1] + words[word] * size > len(data) or words[word + 1] % 4:
                 raise FactsError("facts that point outside of themselves")
         self.buffer = data
@@ -47,6 +52,14 @@ class FactsView:
         self.v4 = words[WORD_V4 + 1] // 4
         self.v6_count = words[WORD_V6]
         self.v6 = words[WORD_V6 + 1]
+        first = words[WORD_SELF + 1]
+        addresses = [bytes(data[at : at + 16]) for at in range(first, first + 16 * words[WORD_SELF], 16)]
+        self.own_at = first
+        self.own6 = len(addresses)
+        self.own4 = sum(unpacked(address).version == 4 for address in addresses)
+        self.own6 -= self.own4
+        reverse = [from_text(unpacked(address).reverse_pointer).ljust(REVERSE, b"\0") for address in addresses]
+        self.reverse = memoryview(b"".join(reverse) or b"\0")
         self.special_use = 1 if words[WORD_FLAGS] & FLAG_SPECIAL_USE else 0
 
     def gate(self, number: cython.uint) -> cython.int:
@@ -56,6 +69,32 @@ class FactsView:
         if number > cython.cast(cython.uint, self.gates_count):
             return 0
         return self.data[self.gates + number - 1]
+
+    def own(self, qtype: cython.int) -> cython.int:
+        """How many addresses `address: self` gives for a question of this type (A, AAAA)."""
+        return self.own4 if qtype == 1 else self.own6
+
+    def own_octet(self, qtype: cython.int, number: cython.int, k: cython.int) -> cython.int:
+        """Octet `k` of one of those addresses: of 4 for A, of 16 for AAAA."""
+        if qtype == 1:
+            return self.data[self.own_at + 16 * number + 12 + k]
+        return self.data[self.own_at + 16 * (self.own4 + number) + k]
+
+    def is_own(self, q: Query) -> cython.int:
+        """Whether the qname is the reverse name (RFC 1035, 3.5; RFC 3596, 2.5) of one of those addresses."""
+        i: cython.int
+        k: cython.int
+
+        if q.labels != 6 and q.labels != 34:
+            return 0
+        for i in range(self.own4 + self.own6):
+            k = 0
+            # Equal octets up to the final zero are equal labels, since lengths are among the octets.
+            while k < q.name_length and k < 80 and self.reverse[80 * i + k] == q.name[k]:
+                k += 1
+            if k == q.name_length:
+                return 1
+        return 0
 
     def may_ask(self, q: Query) -> cython.int:
         """Whether the client's address is among those that this node answers."""

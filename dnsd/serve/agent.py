@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import dataclasses
+import json
 import mmap
 import os
 import signal
@@ -18,19 +19,22 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from dnsd.contract import frames, messages
-from dnsd.contract.facts import FactsError
+from dnsd.contract import codes, frames, messages
+from dnsd.contract.facts import FactsError, unpacked
 from dnsd.contract.frames import Frame
 from dnsd.contract.messages import FrameError
 from dnsd.contract.settings import Settings
 from dnsd.contract.table import Table, TableError
 from dnsd.serve import log as logs
 from dnsd.serve import telemetry
-from dnsd.serve.agent_addresses import Addresses, texts
+from dnsd.serve.agent_addresses import MOST_OWN, Addresses, self_addresses
 from dnsd.serve.agent_facts import FactsKeeper
+from dnsd.serve.agent_leases import Leases
 from dnsd.serve.agent_link import Link, read_key
 from dnsd.serve.agent_tables import Refused, load, release
 from dnsd.serve.agent_workers import Loaded, Shared, Workers, send
+from dnsd.serve.listener import place
+from dnsd.serve.netlink import Kernel
 from dnsd.serve.store import Saved, StoreError, TableStore
 
 REPORT_S = 1.0
@@ -91,7 +95,12 @@ class Agent:
         self._provenance: dict[int, telemetry.Provenance] = {}
         self._rings: list[telemetry.RingReader] = []
         self._unread = 0
-        self._workers = Workers(inherited.workers, self._shared, lambda: self._current, self._log)
+        self._addresses = Addresses(self._on_addresses, self._queries, lambda: self._workers.running(), self._log)
+        self._workers = Workers(
+            inherited.workers, self._shared, lambda: self._current, self._log, listening=self._addresses.listening
+        )
+        self._leases = Leases(os.path.join(settings.state, "node-leases.json"))
+        self._own: frozenset[bytes] = frozenset()
 
     async def run(self) -> int:
         """Start from disk, then serve the broker, the workers and the clock."""
@@ -107,9 +116,9 @@ class Agent:
         self._rings = [telemetry.RingReader(self._shared.ring(slot), from_start=True) for slot in slots]
         await self._start_from_disk()
         self._workers.start()
-        addresses = Addresses(self._on_addresses)
+        self._facts.lease_servers(self._leases.servers(self._own))
         try:
-            addresses.start()
+            self._addresses.start()
         except OSError as error:
             self._log.warning("the kernel does not tell our addresses", reason=error.strerror)
         host = socket.gethostname()
@@ -124,7 +133,7 @@ class Agent:
         running = [asyncio.create_task(self._link.run()), asyncio.create_task(self._reports())]
         stopped = asyncio.create_task(self._stopped.wait())
         done, _ = await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
-        addresses.stop()
+        self._addresses.stop()
         self._facts.stop()
         self._workers.stop()
         for task in [*running, stopped, *self._tasks]:
@@ -144,20 +153,42 @@ class Agent:
 
         def readable() -> None:
             try:
-                gone = sock.recv(65536) == b""
+                data = sock.recv(65536)
             except BlockingIOError:
                 return
             except OSError:
-                gone = True
-            if gone:
+                data = b""
+            if not data:
                 loop.remove_reader(sock.fileno())
                 self._stopped.set()
+                return
+            with contextlib.suppress(ValueError, AttributeError):
+                message = json.loads(data)
+                if message.get("op") == "rebind":
+                    self._addresses.rebound(message)
 
         loop.add_reader(sock.fileno(), readable)
 
-    def _on_addresses(self, addresses: set[bytes]) -> None:
-        self._log.info("our addresses", addresses=texts(addresses))
-        self._facts.own_addresses(addresses)
+    # --- addresses and leases -----------------------------------------------------------------------------------------
+
+    def _on_addresses(self, kernel: Kernel) -> None:
+        rows = kernel.addresses()
+        self._own = frozenset(row.address for row in rows[:MOST_OWN])
+        places = [place(text, must_exist=False) for text in self._inherited.listen]
+        self._facts.own_addresses(self._own, self_addresses(rows, kernel.links, places))
+        self._facts.lease_servers(self._leases.servers(self._own))
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        """A DHCP client said something; the broker has waited until it was quiet."""
+        if self._leases.hear(event):
+            servers = self._leases.servers(self._own)
+            self._facts.lease_servers(servers)
+            texts = [str(unpacked(address)) for address, _, _ in servers]
+            self._log.info("the leases' DNS servers", interface=event.get("interface", ""), servers=texts)
+
+    def _queries(self) -> int:
+        counters = [self._shared.counters(slot) for slot in range(len(self._inherited.workers))]
+        return sum(row[codes.COUNT_QUERIES_UDP] + row[codes.COUNT_QUERIES_TCP] for row in counters)
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(coroutine)
@@ -243,7 +274,7 @@ class Agent:
         self._drop_prepared()
 
     def on_frame(self, frame: Frame) -> None:
-        """PREPARE, COMMIT, ABORT; EVENTs are for a later version."""
+        """PREPARE, COMMIT, ABORT, EVENT."""
         if frame.type == messages.PREPARE:
             before = self._preparing
             self._drop_prepared()
@@ -252,6 +283,8 @@ class Agent:
             self._commit(frame)
         elif frame.type == messages.ABORT:
             self._drop_prepared()
+        elif frame.type == messages.EVENT:
+            self._on_event(frame.message)
 
     def _drop_prepared(self) -> None:
         if self._preparing is not None and not self._preparing.done():
@@ -371,5 +404,6 @@ class Agent:
                 "dropped": self._unread + sum(ring.dropped for ring in self._rings),
                 "table": self._current.digest if self._current else "",
                 "facts": {"version": facts.version, "gates": len(facts.gates), "open": sum(facts.gates),
-                          "own": len(facts.own)},
+                          "own": len(facts.own), "self": len(facts.self_addresses), "lease": len(facts.lease)},
+                "events": self._addresses.events(),
             })  # fmt: skip

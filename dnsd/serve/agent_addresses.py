@@ -1,126 +1,208 @@
-"""Which addresses are ours, as the kernel says it: rtnetlink, a dump at the start and a dump after each change.
+"""What the agent makes of the kernel's addresses: facts at once, and one event a change for people.
 
-The kernel's events are only a nudge: each is answered by asking for everything again, so a lost event
-(ENOBUFS) costs nothing but time. Layouts: rtnetlink(7), linux/rtnetlink.h, linux/if_addr.h.
+A DHCP client takes the old address away and adds the new one within a few milliseconds: the facts follow
+each step, the event tells the whole, `QUIET_S` after the first. It also says how long it took until every
+worker had its new sockets, where a change needs any (`bindings`), and how many questions came meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
-from collections.abc import Callable
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from dnsd.contract.facts import packed, unpacked
+from dnsd.contract.facts import MOST_SELF, packed, unpacked
+from dnsd.serve.listener import Place
+from dnsd.serve.netlink import Address, Kernel
 
-_RTM_NEWADDR, _RTM_GETADDR = 20, 22
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_NLM_F_REQUEST_DUMP = 0x301
-_GROUPS = 0x10 | 0x100  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_HEADER = struct.Struct("=IHHII")
-_IFADDR = struct.Struct("=BBBBI")
-SETTLE_S = 0.02  # addresses often change in bunches
-
-
-def read_addresses(data: bytes) -> tuple[set[bytes], bool]:
-    """The addresses (16 octets each) in the octets of a dump, and whether the dump ends in them."""
-    found: set[bytes] = set()
-    at = 0
-    while at + _HEADER.size <= len(data):
-        length, kind, _, _, _ = _HEADER.unpack_from(data, at)
-        if length < _HEADER.size or at + length > len(data):
-            break
-        if kind in (_NLMSG_DONE, _NLMSG_ERROR):
-            return found, True
-        if kind == _RTM_NEWADDR and length >= _HEADER.size + _IFADDR.size:
-            address = _address(data[at + _HEADER.size : at + length])
-            if address is not None:
-                found.add(address)
-        at += (length + 3) & ~3
-    return found, False
+QUIET_S = 0.25
+SILENT_S = 2.0  # how long an event waits for workers to take their sockets
+MOST_OWN = 1024
+MOST_EVENTS = 64  # that wait for a broker; the oldest go first
+MOST_ADDRESSES = 32  # in one event
+_REMEMBERED = 256
 
 
-def _address(body: bytes) -> bytes | None:
-    """IFA_LOCAL if there is one (the peer's address is in IFA_ADDRESS on point-to-point links), else IFA_ADDRESS."""
-    sizes: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
-    size = sizes.get(body[0])
-    values: dict[int, bytes] = {}
-    at = _IFADDR.size
-    while size and at + 4 <= len(body):
-        length, kind = struct.unpack_from("=HH", body, at)
-        if length < 4:
-            break
-        values[kind] = body[at + 4 : at + length]
-        at += (length + 3) & ~3
-    raw = values.get(_IFA_LOCAL, values.get(_IFA_ADDRESS, b""))
-    if size is None or len(raw) != size:
-        return None
-    return packed(socket.inet_ntop(body[0], raw))
+def self_addresses(rows: Sequence[Address], interfaces: Mapping[int, str], places: Iterable[Place]) -> list[bytes]:
+    """The addresses that `address: self` stands for: those that others may be told of and that are listened on.
+
+    When every entry of `listen` names an interface, only theirs; fixed addresses count when they are there; otherwise
+    (wildcards, or nothing but loopback is listened on) all that the machine has.
+    """
+    lasting = [row for row in rows if row.lasting]
+    places = list(places)
+    chosen = {
+        row.address
+        for row in lasting
+        for place in places
+        if (place.device is not None and place.device == interfaces.get(row.index))
+        or (place.address is not None and not place.wildcard and packed(place.address.partition("%")[0]) == row.address)
+    }
+    if not chosen or any(place.device is None and place.wildcard for place in places):
+        chosen = {row.address for row in lasting}
+    return sorted(chosen, key=lambda address: (unpacked(address).version, address))[:MOST_SELF]
 
 
-def texts(addresses: set[bytes]) -> list[str]:
-    """The addresses as text, for the log."""
-    return sorted(str(unpacked(address)) for address in addresses)
+@dataclasses.dataclass(slots=True)
+class _Change:
+    """One interface's change that is still going on."""
+
+    old: list[str]
+    begun_ms: float
+    done_ms: float
+    queries: int
+    answered: int
+    waiting: dict[int, set[int]] = dataclasses.field(default_factory=dict)  # binding → slots that must take it
 
 
 class Addresses:
-    """Tells `changed` our addresses at the start and whenever they are different."""
+    """Watches the kernel. `changed(kernel)` is called at the start and after each change, at once.
 
-    def __init__(self, changed: Callable[[set[bytes]], None]) -> None:
+    `queries()` counts the questions that the workers have received, `slots()` gives the slots whose workers run.
+    """
+
+    def __init__(
+        self,
+        changed: Callable[[Kernel], None],
+        queries: Callable[[], int],
+        slots: Callable[[], Iterable[int]],
+        log: Any,
+    ) -> None:
         self._changed = changed
-        self._known: set[bytes] | None = None
-        self._collected: set[bytes] = set()
-        self._sock: socket.socket | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._queries = queries
+        self._slots = slots
+        self._log = log
+        self._kernel: Kernel | None = None
+        self._known: dict[str, list[str]] = {}
+        self._open: dict[str, _Change] = {}
+        self._taken: dict[int, set[int]] = {}  # binding → slots that listen; kept for the order of messages
+        self._events: list[dict[str, Any]] = []
+        self.dropped = 0
 
     def start(self) -> None:
-        """Subscribe and ask. Raises OSError where there is no rtnetlink (some sandboxes)."""
-        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
-        try:
-            sock.bind((0, _GROUPS))
-            self._sock = sock
-            self._ask()
-        except OSError:
-            sock.close()
-            self._sock = None
-            raise
-        asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
+        """Subscribe. Raises OSError where there is no rtnetlink (some sandboxes)."""
+        self._kernel = Kernel()
+        self._known = self._texts(self._kernel)
+        asyncio.get_running_loop().add_reader(self._kernel.fileno(), self._readable)
+        self._changed(self._kernel)
 
     def stop(self) -> None:
         """Unsubscribe."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._sock is not None:
-            asyncio.get_running_loop().remove_reader(self._sock.fileno())
-            self._sock.close()
-            self._sock = None
+        if self._kernel is not None:
+            asyncio.get_running_loop().remove_reader(self._kernel.fileno())
+            self._kernel.close()
+            self._kernel = None
 
-    def _ask(self) -> None:
-        self._timer = None
-        self._collected = set()
-        if self._sock is not None:
-            body = _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-            header = _HEADER.pack(_HEADER.size + len(body), _RTM_GETADDR, _NLM_F_REQUEST_DUMP, 1, 0)
-            with contextlib.suppress(BlockingIOError):
-                self._sock.send(header + body)
+    def events(self) -> list[dict[str, Any]]:
+        """The events since the last call, as a REPORT carries them."""
+        events, self._events = self._events, []
+        return events
+
+    @staticmethod
+    def _texts(kernel: Kernel) -> dict[str, list[str]]:
+        return {name: [str(row) for row in rows] for name, rows in kernel.by_interface().items()}
 
     def _readable(self) -> None:
-        assert self._sock is not None
+        assert self._kernel is not None
+        begun_ms = _now_ms()
         try:
-            data = self._sock.recv(1 << 18)
-        except BlockingIOError:
+            if not self._kernel.read():
+                return
+        except OSError as error:
+            self._log.error("the kernel's address events cannot be read", error=str(error))
             return
-        except OSError:  # ENOBUFS: events were lost
-            data = b""
-        sequence = _HEADER.unpack_from(data)[3] if len(data) >= _HEADER.size else 0
-        if sequence != 1:  # an event, or a gap: ask for everything, once things have settled
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._ask)
+        before = self._queries()
+        self._changed(self._kernel)
+        now = self._texts(self._kernel)
+        for name in now.keys() | self._known.keys():
+            if now.get(name, []) != self._known.get(name, []):
+                change = self._change(name, begun_ms, before)
+                change.done_ms = max(change.done_ms, _now_ms())
+                change.answered = self._queries()
+        self._known = now
+
+    def _change(self, name: str, begun_ms: float, queries: int) -> _Change:
+        change = self._open.get(name)
+        if change is None:
+            change = _Change(self._known.get(name, []), begun_ms, begun_ms, queries, queries)
+            self._open[name] = change
+            asyncio.get_running_loop().call_later(QUIET_S, self._close, name, SILENT_S - QUIET_S)
+        return change
+
+    # --- sockets that the supervisor has made, and workers that have taken them ---------------------------------------
+
+    def rebound(self, message: Mapping[str, Any]) -> None:
+        """The supervisor has bound new sockets and handed them out."""
+        name, number, begun = message.get("interface"), message.get("binding"), message.get("begun_ms")
+        if not isinstance(name, str) or not isinstance(number, int) or not isinstance(begun, int):
             return
-        found, done = read_addresses(data)
-        self._collected |= found
-        if done and self._collected != self._known:
-            self._known = self._collected
-            self._changed(set(self._collected))
+        change = self._change(name, float(begun), self._queries())
+        change.begun_ms = min(change.begun_ms, float(begun))
+        waiting = set(self._slots()) - self._taken.get(number, set())
+        if waiting:
+            change.waiting[number] = waiting
+        else:
+            self._done(change)
+
+    def listening(self, slot: int, number: int) -> None:
+        """A worker reads its new sockets."""
+        self._taken.setdefault(number, set()).add(slot)
+        while len(self._taken) > _REMEMBERED:
+            del self._taken[next(iter(self._taken))]
+        for change in self._open.values():
+            waiting = change.waiting.get(number)
+            if waiting is not None:
+                waiting.discard(slot)
+                if not waiting:
+                    del change.waiting[number]
+                    self._done(change)
+
+    def _done(self, change: _Change) -> None:
+        change.done_ms = max(change.done_ms, _now_ms())
+        change.answered = self._queries()
+
+    def _close(self, name: str, patience_s: float) -> None:
+        """The change is over, or goes on: then look again in a moment."""
+        change = self._open[name]
+        if change.waiting and patience_s > 0:
+            alive = set(self._slots())
+            for number, waiting in list(change.waiting.items()):
+                if not waiting & alive:  # who was forked since has inherited the sockets
+                    del change.waiting[number]
+            asyncio.get_running_loop().call_later(QUIET_S, self._close, name, patience_s - QUIET_S)
+            return
+        del self._open[name]
+        old, new = change.old, self._known.get(name, [])
+        if change.waiting:
+            self._log.warning("workers have not taken their new sockets", interface=name, slots=change.waiting)
+        if old == new and not change.done_ms > change.begun_ms:
+            return
+        event = {
+            "v": 1, "source": "kernel", "reason": _reason(old, new), "kind": _kind(old, new), "interface": name[:15],
+            "old": old[:MOST_ADDRESSES], "new": new[:MOST_ADDRESSES],
+            "duration_ms": math.ceil(change.done_ms - change.begun_ms),
+            "queries": max(0, change.answered - change.queries),
+        }  # fmt: skip
+        self._log.info("addresses changed", **{key: event[key] for key in ("interface", "old", "new", "duration_ms")})
+        self._events.append(event)
+        if len(self._events) > MOST_EVENTS:
+            del self._events[0]
+            self.dropped += 1
+
+
+def _reason(old: list[str], new: list[str]) -> str:
+    added, removed = set(new) - set(old), set(old) - set(new)
+    if added and removed:
+        return "replaced"
+    return "added" if added else "removed" if removed else "renewed"
+
+
+def _kind(old: list[str], new: list[str]) -> str:
+    return "same" if old == new else "up" if not old else "down" if not new else "change"
+
+
+def _now_ms() -> float:
+    return time.monotonic_ns() / 1e6

@@ -1,4 +1,4 @@
-"""Keeps the node's facts right: gates as time passes, clients from the settings, our own addresses.
+"""Keeps the node's facts right: gates as time passes, clients from the settings, our addresses, leases' servers.
 
 Writes only when something has changed. Timers are monotonic; gates follow the wall clock, which is
 looked at anew at least every five seconds, so that a clock that is set flips them too.
@@ -37,6 +37,8 @@ class FactsKeeper:
         self._now = now
         self._tables: tuple[Loaded | None, Loaded | None] = (None, None)
         self._own: tuple[bytes, ...] = ()
+        self._self: tuple[bytes, ...] = ()
+        self._lease: tuple[tuple[bytes, int, int], ...] = ()
         self._timer: asyncio.TimerHandle | None = None
         self.written = Facts()
         try:
@@ -49,9 +51,14 @@ class FactsKeeper:
         """The version of the facts that are in force."""
         return self._version
 
-    def own_addresses(self, addresses: Iterable[bytes]) -> None:
-        """The kernel says which addresses are ours (16 octets each)."""
-        self._own = tuple(sorted(set(addresses)))
+    def own_addresses(self, addresses: Iterable[bytes], told: Iterable[bytes]) -> None:
+        """The kernel says which addresses are ours (16 octets each); `told` those that `address: self` answers with."""
+        self._own, self._self = tuple(sorted(set(addresses))), tuple(told)
+        self.refresh()
+
+    def lease_servers(self, servers: Iterable[tuple[bytes, int, int]]) -> None:
+        """The DNS servers of the leases: address, port, interface number."""
+        self._lease = tuple(servers)
         self.refresh()
 
     def tables(self, committed: Loaded | None, prepared: Loaded | None) -> None:
@@ -93,9 +100,11 @@ class FactsKeeper:
             v4=self._v4,
             v6=self._v6,
             own=self._own,
+            lease=self._lease,
             generation=committed.local if committed else 0,
             next_gates=gates[1],
             next_generation=prepared.local if prepared else 0,
+            self_addresses=self._self,
         )
         if new != self.written:
             new = dataclasses.replace(new, version=self._version + 1)

@@ -96,12 +96,14 @@ class Workers:
         current: Callable[[], Loaded | None],
         log: Any,
         kill: Callable[[int, int], None] = os.kill,
+        listening: Callable[[int, int], None] = lambda slot, binding: None,
     ) -> None:
         self._slots = [_Slot(number, sock) for number, sock in enumerate(sockets)]
         self._shared = shared
         self._current = current
         self._log = log
         self._kill = kill
+        self._listening = listening
         self._release: Loaded | None = None  # the one that `prepare` or `commit` waits for
         self._changed = asyncio.Event()
 
@@ -127,6 +129,10 @@ class Workers:
 
     def _alive(self, slot: _Slot) -> bool:
         return self._shared.slot_state(slot.number)[0] != DEAD
+
+    def running(self) -> list[int]:
+        """The slots whose workers run."""
+        return [slot.number for slot in self._slots if self._alive(slot)]
 
     def _catch_up(self, slot: _Slot) -> None:
         table = self._current()
@@ -171,6 +177,9 @@ class Workers:
             # The table that is being prepared follows when the current one is in use: a worker holds one prepared.
             if self._current() is None:
                 self._join(slot)
+        elif op == "listening":
+            if isinstance(message.get("binding"), int):
+                self._listening(slot.number, message["binding"])
         elif op == "ready":
             if release is not None and generation == release.local:
                 slot.digest = str(message.get("digest", ""))

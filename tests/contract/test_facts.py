@@ -37,10 +37,11 @@ def full() -> facts.Facts:
         v6=v6,
         own=(facts.packed("2001:db8::1"), facts.packed("2001:db8::2")),
         overrides=((facts.packed("10.0.0.9"), 4),),
-        lease=((facts.packed("10.0.0.1"), 53), (facts.packed("2001:db8::53"), 5353)),
+        lease=((facts.packed("10.0.0.1"), 53, 0), (facts.packed("fe80::1"), 5353, 4)),
         generation=7,
         next_gates=b"\x00\x01",
         next_generation=2**33,
+        self_addresses=(facts.packed("10.0.0.2"), facts.packed("2001:db8::1")),
     )
 
 
@@ -57,15 +58,17 @@ def test_layout_is_what_the_compiled_reader_reads() -> None:
     def word(number: int) -> int:
         return int.from_bytes(data[number * 4 : number * 4 + 4], "little")
 
-    assert data[:4] == b"FACT" and word(1) == 1 and word(2) == len(data)
+    assert data[:4] == b"FACT" and word(1) == 2 and word(2) == len(data)
     assert word(3) | word(4) << 32 == 2**40 + 3
     assert data[word(6) : word(6) + word(5)] == b"\x01\x00\x01"
     assert word(7) == 2 and data[word(8) : word(8) + 8] == bytes.fromhex("0000000a ffffff0b".replace(" ", ""))
     assert data[word(10) : word(10) + 32] == bytes.fromhex("fc" + "00" * 15 + "fd" + "ff" * 15)
-    assert all(word(n) % 8 == 0 for n in (6, 8, 10, 12, 14, 17, 19))
+    assert all(word(n) % 8 == 0 for n in (6, 8, 10, 12, 14, 17, 19, 25))
     assert (word(20), word(21), word(22), word(23)) == (7, 0, 0, 2)
     assert data[word(19) : word(19) + word(18)] == b"\x00\x01"
     assert word(15) == facts.FLAG_SPECIAL_USE
+    assert data[word(17) + 20 : word(17) + 40] == facts.packed("fe80::1") + bytes.fromhex("e9140400")
+    assert word(24) == 2 and data[word(25) : word(25) + 16] == facts.packed("10.0.0.2")
 
 
 def test_adjacent_networks_become_one_interval() -> None:
@@ -96,6 +99,8 @@ def test_what_cannot_be_encoded_is_refused() -> None:
         facts.Facts(own=(b"\x01" * 16, b"\x00" * 16)),
         facts.Facts(own=(b"\x01" * 15,)),
         facts.Facts(gates=b"\x02"),
+        facts.Facts(self_addresses=(facts.packed("2001:db8::1"), facts.packed("10.0.0.2"))),
+        facts.Facts(lease=((facts.packed("10.0.0.1"), 53, 2**16),)),
         facts.Facts(overrides=((b"\x01" * 16, 2**32),)),
         facts.Facts(gates=b"\x01" * facts.LIMIT),
     ):
