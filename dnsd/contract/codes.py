@@ -134,8 +134,20 @@ COUNTERS = 26  # how many there are
 # --- generated into codes.pxd up to here ------------------------------------------------
 
 # Extended DNS Error codes that only resolving gives.
+EDE_UNSUPPORTED_DNSKEY_ALGORITHM = 1
+EDE_UNSUPPORTED_DS_DIGEST = 2
+EDE_DNSSEC_INDETERMINATE = 5
+EDE_DNSSEC_BOGUS = 6
+EDE_SIGNATURE_EXPIRED = 7
+EDE_SIGNATURE_NOT_YET_VALID = 8
+EDE_DNSKEY_MISSING = 9
+EDE_RRSIGS_MISSING = 10
+EDE_NO_ZONE_KEY_BIT = 11
+EDE_NSEC_MISSING = 12
 EDE_CACHED_ERROR = 13
 EDE_INVALID_DATA = 24
+EDE_SIGNATURE_EXPIRED_BEFORE_VALID = 25
+EDE_UNSUPPORTED_NSEC3_ITERATIONS = 27
 
 QTYPES: dict[str, int] = {
     "A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "HINFO": 13, "MX": 15, "TXT": 16, "RP": 17, "AFSDB": 18,
