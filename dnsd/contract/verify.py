@@ -2,7 +2,7 @@
 
 The agent calls this when a table arrives or is read from disk; a table that passes can be served
 without a read outside of it. Returns problems as sentences, all of them. Plain Python over whole
-sections (no loop over the names blob's names beyond their index).
+sections; the one loop over the names of lists is `index.check_records` (compiled).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 from array import array
 
-from dnsd.contract import layout
+from dnsd.contract import index, layout
 from dnsd.contract.layout import MAGIC_NAMES, MAGIC_POLICY
 from dnsd.contract.table import TableError, read_header
 
@@ -62,15 +62,22 @@ class _Parts:
         if top >= limit:
             self.problems.append(f"{what} {top} is out of range (below {limit})")
 
-    def index(self, section: int, references: int, what: str) -> None:
-        """An index: size, mask, run bound, references, at least one empty slot."""
+    def slots(self, section: int, what: str) -> memoryview | None:
+        """The slots of an index whose head holds together."""
         words = self.words(section)
         if len(words) < layout.INDEX_HEAD or words[layout.INDEX_LOG2] > 31:
             self.problems.append(f"the {what} index has no head")
-            return
+            return None
         slots = words[layout.INDEX_HEAD :]
         if len(slots) != 2 << words[layout.INDEX_LOG2] or words[layout.INDEX_MAX_RUN] > layout.MAX_RUN:
             self.problems.append(f"the {what} index has {len(slots) // 2} slots, its head says otherwise")
+            return None
+        return slots
+
+    def index(self, section: int, references: int, what: str) -> None:
+        """An index: size, mask, run bound, references, at least one empty slot."""
+        slots = self.slots(section, what)
+        if slots is None:
             return
         refs = array("I", slots)[1::2]
         if refs.count(0) == 0:
@@ -114,22 +121,13 @@ def verify(policy: Buffer, names: Buffer, *, names_verified: bool = False) -> li
 
 
 def _verify_names(parts: _Parts, listsets: int) -> None:
-    """Records end inside the section, listset numbers exist."""
-    records = parts.bytes(layout.NAMES_RECORDS)
-    index = parts.words(layout.NAMES_INDEX)
-    parts.index(layout.NAMES_INDEX, len(records) // 4, "names")
-    if parts.problems or not len(records):
+    """Every slot leads to a record that holds a name and a listset that exists."""
+    slots = parts.slots(layout.NAMES_INDEX, "names")
+    if slots is None:
         return
-    if records[-1] != 0:
-        parts.problems.append("the names blob's last record does not end")
-    if len(records) % 4:
-        parts.problems.append("the names blob's records are not aligned")
-        return
-    refs = array("I", index[layout.INDEX_HEAD :])[1::2]
-    heads = records.cast("I")
-    # A record begins with its listset: collect the different ones (C speed), not each name.
-    used = set(map(heads.__getitem__, (ref - 1 for ref in refs if ref)))
-    parts.below("a listed name's listset", used, listsets)
+    problem = index.check_records(slots, parts.bytes(layout.NAMES_RECORDS), listsets)
+    if problem:
+        parts.problems.append(index.RECORD_PROBLEMS[problem])
 
 
 def _verify_policy(parts: _Parts, listsets: int) -> None:
@@ -204,6 +202,7 @@ def _verify_policy(parts: _Parts, listsets: int) -> None:
         (layout.SECTION_CLIENTS6, layout.CLIENT6_WORDS),
     ):
         parts.below("a client interval's class", column(parts.words(section, width), width, width - 1), classes)
+    _among(parts, "the owner of our own addresses' names", parts.words(layout.SECTION_SELF).tolist(), starts)
     protect = parts.words(layout.SECTION_PROTECT)
     if len(protect) and (len(protect) < 3 or len(protect) != 3 + 2 * protect[1] + 8 * protect[2] or protect[0] > 7):
         parts.problems.append("the protections lie outside of their section")
@@ -231,7 +230,8 @@ def _owner_starts(parts: _Parts, owners: memoryview, answers: int, names: int, r
         if target and not _wire_name_fits(data, target - 1):
             parts.problems.append("a redirect's target is not a name")
         for entry in range(at + layout.OWNER_HEAD, end, layout.ENTRY_WORDS):
-            if owners[entry + layout.ENTRY_OFFSET] + owners[entry + layout.ENTRY_LENGTH] > answers:
+            template = owners[entry + layout.ENTRY_RCODE] >> 16
+            if owners[entry + layout.ENTRY_OFFSET] + owners[entry + layout.ENTRY_LENGTH] + template > answers:
                 parts.problems.append("an entry's records lie outside of their section")
             name = owners[entry + layout.ENTRY_TARGET]
             if owners[entry + layout.ENTRY_ROUTE] > routes or (name and not _wire_name_fits(data, name - 1)):

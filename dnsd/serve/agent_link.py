@@ -216,9 +216,9 @@ class Link:
         self._writer.write(self._codec.request(messages.REPORT, message, ignorable=True)[1])
         return True
 
-    async def fetch(self, digest: str, size: int, timeout_s: float) -> bytearray:
-        """A blob's octets, unchecked. Raises LinkError."""
-        data = bytearray(size)
+    async def fetch(self, digest: str, data: memoryview, timeout_s: float) -> None:
+        """Fill `data` with a blob's octets, unchecked. `timeout_s` is for each part. Raises LinkError."""
+        size = len(data)
         places = iter(range(0, size, frames.DATA_LIMIT))
 
         async def take() -> None:
@@ -236,7 +236,6 @@ class Link:
         finally:
             for taker in takers:
                 taker.cancel()
-        return data
 
     async def _ask(self, kind: int, message: Mapping[str, Any], timeout_s: float) -> Frame:
         if self._codec is None or self._writer is None:

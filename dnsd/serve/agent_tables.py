@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import mmap
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dnsd.contract import messages, verify
@@ -20,6 +20,7 @@ from dnsd.serve.agent_workers import Loaded
 from dnsd.serve.store import Saved, StoreError, TableStore
 
 _FETCH_S = 30.0
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
 class Refused(Exception):
@@ -40,7 +41,7 @@ async def load(
 ) -> Loaded:
     """Fetch what is lacking, verify everything, seal it. Raises Refused.
 
-    Without a link only the disk counts. A names blob that `current` has already is used again as it is.
+    Without a link only the disk counts. Blobs that `current` has already are used again as they are.
     `committed` is the generation that the workers serve: the new one's `local` is above it.
     """
     with contextlib.ExitStack() as on_failure:
@@ -72,62 +73,76 @@ async def _load(
     if set(entries) != {"names", "policy"}:
         raise Refused("unsupported_format", [f"the manifest has blobs {sorted(entries)}, not names and policy"])
     descriptors: dict[str, int] = {}
-    parts: dict[str, Any] = {}
+    verified = set()
     for name, entry in entries.items():
-        if name == "names" and current and current_saved and current_saved.blob(name) == entry["digest"]:
-            descriptors[name] = os.dup(current.names_fd)  # the same memory for old and new
-            on_failure.callback(os.close, descriptors[name])
-            parts[name] = mmap.mmap(descriptors[name], 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
+        if current and current_saved and current_saved.blob(name) == entry["digest"]:
+            # The same memory for old and new: it was verified once, and nobody can have changed it.
+            descriptors[name] = os.dup(current.names_fd if name == "names" else current.policy_fd)
+            verified.add(name)
         else:
-            parts[name] = await _blob(name, entry, store, link)
-    policy, names = parts["policy"], parts["names"]
-    problems = await asyncio.to_thread(verify.verify, policy, names)
-    if problems:
-        raise Refused("build_failed", problems, "policy")
+            descriptors[name] = await _sealed(name, entry, store, link)
+        on_failure.callback(os.close, descriptors[name])
+    policy, names = (mmap.mmap(descriptors[name], 0, mmap.MAP_SHARED, mmap.PROT_READ) for name in ("policy", "names"))
+    if len(verified) < 2:
+        problems = await asyncio.to_thread(verify.verify, policy, names, names_verified="names" in verified)
+        if problems:
+            raise Refused("build_failed", problems, "policy")
     try:
         table = Table(policy, names)
     except TableError as error:
         raise Refused("build_failed", [str(error)], "policy") from None
     if table.digest != saved.manifest["table"]:
         raise Refused("digest_mismatch", ["the table is not the one that the manifest names"], "policy")
-    for name, data in parts.items():
-        if name not in descriptors:
-            descriptors[name] = seal(name, data)
-            on_failure.callback(os.close, descriptors[name])
     return table, descriptors
 
 
-async def _blob(name: str, entry: Mapping[str, Any], store: TableStore, link: Link | None) -> bytes | bytearray:
-    digest = entry["digest"]
-    data: bytes | bytearray | None = await asyncio.to_thread(store.read, digest)
-    if data is not None:
-        return data
+async def _sealed(name: str, entry: Mapping[str, Any], store: TableStore, link: Link | None) -> int:
+    """A blob from disk or from the broker, checked, in sealed memory: it is written there once and copied nowhere."""
+    digest, size = entry["digest"], entry["size"]
+    if size == 0:
+        raise Refused("build_failed", [f"blob {digest[:12]} ({name}) is empty"], name)
+    descriptor = os.memfd_create(f"nexoraldns-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, size)
+        with mmap.mmap(descriptor, size, mmap.MAP_SHARED) as mapped, memoryview(mapped) as data:
+            await _fill(name, digest, data, store, link)
+        seal(descriptor)
+    except OSError as error:
+        os.close(descriptor)
+        raise Refused("internal", [f"no memory for blob {digest[:12]} ({name}): {error.strerror}"], name) from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def seal(descriptor: int) -> None:
+    """From now on nobody can change, shorten or lengthen this memory; it must not be mapped writable any more."""
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+
+
+async def _fill(name: str, digest: str, data: memoryview, store: TableStore, link: Link | None) -> None:
+    if await _thread(store.read_into, digest, data):
+        return
     if link is None:
         raise Refused("unknown_blob", [f"blob {digest[:12]} ({name}) is not on disk"], name)
     try:
-        data = await link.fetch(digest, entry["size"], _FETCH_S)
-        await asyncio.to_thread(store.put, digest, data)
+        await link.fetch(digest, data, _FETCH_S)
+        await _thread(store.put, digest, data)
     except (LinkError, ValueError) as error:
         raise Refused("digest_mismatch", [str(error)], name) from None
     except StoreError as error:
         raise Refused("internal", [str(error)], name) from None
-    return data
 
 
-def seal(name: str, data: bytes | bytearray | memoryview) -> int:
-    """Octets in memory that nobody can change, shorten or lengthen any more; a descriptor, mapped read-only."""
-    descriptor = os.memfd_create(f"nexoraldns-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+async def _thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`asyncio.to_thread` that is left only when the thread is done with the memory, also by a cancelled task."""
+    task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
     try:
-        view = memoryview(data)
-        at = 0
-        while at < len(view):
-            at += os.write(descriptor, view[at:])
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-    except OSError:
-        os.close(descriptor)
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
         raise
-    return descriptor
 
 
 def release(loaded: Loaded) -> None:

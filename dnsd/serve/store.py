@@ -1,8 +1,9 @@
 """Last good tables on disk: what a node serves when nobody tells it anything.
 
 `<dir>/<sha256>` holds a blob, `<dir>/last-good.json` the newest few releases that were active here.
-Everything is written beside, fsynced and renamed; a blob is checked against its name whenever it is
-read, and one that is not what its name says is moved aside with the reason, never served.
+Everything is written beside and renamed, and is on the disk before a release counts as kept; a blob is checked
+against its name whenever it is read, and one that is not what its name says is moved aside with the reason, never
+served.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import hashlib
 import json
 import os
 import secrets
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +52,8 @@ class TableStore:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._file = os.path.join(directory, "last-good.json")
+        self._unsynced: set[str] = set()
+        self._committing = threading.Lock()
         self.problems: list[str] = []
         self.releases: list[Saved] = []
         try:
@@ -107,28 +111,73 @@ class TableStore:
             return None
         return data
 
-    def put(self, digest: str, data: bytes | bytearray) -> None:
-        """Keep a blob for good. Raises ValueError when it is not what its digest says, StoreError when it cannot."""
+    def read_into(self, digest: str, data: memoryview) -> bool:
+        """Fill `data`, which has the blob's size, and check it; False as in `read`. `data` may be half filled then."""
+        try:
+            with open(os.path.join(self._directory, digest), "rb", buffering=0) as file:
+                at = 0
+                while at < len(data) and (count := file.readinto(data[at:])):
+                    at += count
+                whole = at == len(data) and not file.read(1)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self._aside(digest, f"it cannot be read ({error.strerror})")
+            return False
+        if not whole or hashlib.sha256(data).hexdigest() != digest:
+            self._aside(digest, "its octets are not what its name says")
+            return False
+        return True
+
+    def put(self, digest: str, data: bytes | bytearray | memoryview) -> None:
+        """Keep a blob; it survives a power cut once a release that needs it is committed.
+
+        Raises ValueError when it is not what its digest says, StoreError when there is no room for it.
+        """
         if hashlib.sha256(data).hexdigest() != digest:
             raise ValueError(f"the octets that came for blob {digest[:12]} are not the blob")
-        self._write(os.path.join(self._directory, digest), data)
+        self._unsynced.add(digest)
+        self._write(os.path.join(self._directory, digest), data, sync=False)
+
+    def _sync(self, digest: str) -> None:
+        """Wait until a blob is on the disk."""
+        try:
+            descriptor = os.open(os.path.join(self._directory, digest), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self._refused(error) from None
+        self._unsynced.discard(digest)
 
     def commit(self, release: Saved) -> None:
         """This release is active: the one to start from. Raises StoreError, and then starts from the one before."""
+        with self._committing:
+            self._commit(release)
+
+    def _commit(self, release: Saved) -> None:
+        for blob in release.manifest["blobs"]:
+            if blob["digest"] in self._unsynced:
+                self._sync(blob["digest"])
         releases = [release, *(old for old in self.releases if old.digest != release.digest)][:KEEP]
         text = json.dumps({"releases": [dataclasses.asdict(r) for r in releases]}, sort_keys=True, indent=1)
         self._write(self._file, text.encode())
         self.releases = releases
         self._sweep()
 
-    def _write(self, path: str, data: bytes | bytearray) -> None:
+    def _write(self, path: str, data: bytes | bytearray | memoryview, sync: bool = True) -> None:
         scratch = f"{path}.{secrets.token_hex(4)}.new"
         try:
             with open(scratch, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, max(1, len(data)))  # a full disk says so now, not when it syncs
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             os.rename(scratch, path)
+            if not sync:
+                return
             directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(directory)
@@ -137,10 +186,12 @@ class TableStore:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(scratch)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                text = f"no room for {len(data)} octets in {self._directory}: the disk is full; free some space"
-                raise StoreError(text) from None
-            raise StoreError(f"{self._directory} cannot be written: {error.strerror}") from None
+            raise self._refused(error) from None
+
+    def _refused(self, error: OSError) -> StoreError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return StoreError(f"no room in {self._directory}: the disk is full; free some space")
+        return StoreError(f"{self._directory} cannot be written: {error.strerror}")
 
     def _sweep(self) -> None:
         """Forget the blobs of releases that are no longer kept; what was moved aside stays, the newest of each."""

@@ -62,7 +62,7 @@ def test_a_release_reaches_every_worker(tmp_path: Path) -> None:
             told = here.tables_told()
             assert [(t["op"], t["digest"], t["generation"]) for t in told] == [("table", blobs.digest, 1)]
             assert here.workers[0].revision == REVISION.short
-            assert (Path(here.agent._directory) / "last-good.json").exists()
+            await until(lambda: (Path(here.agent._directory) / "last-good.json").exists())
 
     run(body())
 
@@ -270,11 +270,11 @@ def test_a_full_disk_is_a_clear_refusal(tmp_path: Path, monkeypatch: pytest.Monk
             assert store is not None
             await until(lambda: store.releases)
 
-            def full(fd: int) -> None:
+            def full(fd: int, offset: int, length: int) -> None:
                 if os.readlink(f"/proc/self/fd/{fd}").startswith(str(store._directory)):
                     raise OSError(28, "No space left on device")
 
-            monkeypatch.setattr("dnsd.serve.store.os.fsync", full)
+            monkeypatch.setattr("dnsd.serve.store.os.posix_fallocate", full)
             result = await publisher(it).publish(table("more.example"), REVISION)
             monkeypatch.undo()
             assert result.state == REJECTED and "disk is full" in result.text()
@@ -337,7 +337,9 @@ def test_facts_follow_the_table_and_the_clock(tmp_path: Path) -> None:
 
 def test_sealed_memory_cannot_change() -> None:
     """Nobody can write to, shrink or grow a sealed table, nor take the seals off."""
-    descriptor = seal("policy", b"x" * 5000)
+    descriptor = os.memfd_create("policy", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(descriptor, b"x" * 5000)
+    seal(descriptor)
     try:
         for attempt in (
             lambda: os.write(descriptor, b"y"),

@@ -91,10 +91,11 @@ def test_a_disk_that_refuses_loses_nothing(
     store.commit(release(store, 1))
     following = release(store, 2)
 
-    def refuse(fd: int) -> None:
+    def refuse(*arguments: int) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("dnsd.serve.store.os.fsync", refuse)
+    monkeypatch.setattr("dnsd.serve.store.os.posix_fallocate", refuse)
     for attempt in (lambda: store.put(hashlib.sha256(b"z").hexdigest(), b"z"), lambda: store.commit(following)):
         with pytest.raises(StoreError, match=said):
             attempt()
