@@ -19,8 +19,8 @@ from controller.blob import Strings, assemble, meaning_of, words
 from controller.classes import Classes, flatten
 from controller.names_blob import NamesBlob, names_blob
 from controller.ruleset import BELOW, EVERY, EXACT, LIST, SELF_AND_BELOW, Forward, Rule, RuleSet, Where
-from controller.special import special_names
 from dnsd.contract import codes, index, layout, names
+from dnsd.contract.special import special_names
 from dnsd.contract.table import Table
 
 

@@ -338,7 +338,9 @@ def _forwards(g: Gathered) -> dict[bytes, Forward]:
         keys[name] = key
         upstreams = node.get("upstreams") if node.kind == MAPPING else node
         servers: list[Server] = []
-        for item in upstreams.strings() if upstreams is not None else ():
+        words = upstreams.strings() if upstreams is not None else ()
+        recurse = [item.text for item in words] == ["recurse"]
+        for item in () if recurse else words:
             try:
                 server = members.server(item.text)
             except MemberError as error:
@@ -349,6 +351,9 @@ def _forwards(g: Gathered) -> dict[bytes, Forward]:
             else:
                 servers.append(server)
         timeout = node.get("timeout") if node.kind == MAPPING else None
+        if recurse and timeout is not None:
+            g.add("E012", "a timeout says nothing about `recurse`", timeout.where, "delete it: each server is known")
+            timeout = None
         seconds = g.seconds(timeout) if timeout is not None else None
         if timeout is not None and seconds is not None and not 0.05 <= seconds <= _MAX_TIMEOUT_S:
             g.add("E012", f"a timeout of {timeout.text} is not useful", timeout.where, "write 50ms to 30s")
@@ -359,5 +364,6 @@ def _forwards(g: Gathered) -> dict[bytes, Forward]:
             tuple(servers),
             text(node, "strategy") or "failover",
             2000 if seconds is None else round(seconds * 1000),
+            recurse=recurse,
         )
     return out

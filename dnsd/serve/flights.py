@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from dnsd.contract import codes
 from dnsd.resolve.forwarder import Ask, Outcome, Reply, Servers, forward
+from dnsd.resolve.resolver import Resolver
 from dnsd.serve.upstream import Upstream
 
 FLIGHTS = 4096
@@ -70,12 +71,14 @@ class Flights:
         counters: memoryview,
         now_ms: Callable[[], int],
         answer: Callable[[Any, bytes], None],
+        resolver: Resolver | None = None,
     ) -> None:
         self._answers = answers
         self._upstream = upstream
         self._counters = counters
         self._now_ms = now_ms
         self._answer = answer
+        self._resolver = resolver
         self._flights: dict[bytes, _Flight] = {}
         self._servers = Servers()
         self.askers = 0
@@ -98,14 +101,17 @@ class Flights:
             self._overloaded(miss)
             return
         route = self._answers.route(miss.route)
-        if route.kind != "forward":
+        if route.kind == "forward":
+            question = forward(
+                miss.sname, miss.qtype, miss.qclass, miss.do, miss.cd, route.servers, route.timeout_ms,
+                self._servers, self._now_ms(),
+            )  # fmt: skip
+        elif route.kind == "recurse" and self._resolver is not None:
+            question = self._resolver.resolve(miss.sname, miss.qtype, miss.do, miss.cd, self._now_ms())
+        else:
             text = f"`{route.kind}` is not in this version; name upstream servers in the forward entry {route.name}"
             self._reply(miss, Outcome(None, codes.EDE_OTHER, text))
             return
-        question = forward(
-            miss.sname, miss.qtype, miss.qclass, miss.do, miss.cd, route.servers, route.timeout_ms,
-            self._servers, self._now_ms(),
-        )  # fmt: skip
         try:
             ask = next(question)
         except StopIteration as stop:

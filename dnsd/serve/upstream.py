@@ -2,8 +2,8 @@
 
 Per upstream address a pool of connected UDP sockets on random ports, made when first drawn; each
 question draws a random socket and a random id, so a forger has to guess both (RFC 5452). A socket is
-retired after 60 s or 1,000 questions. TCP asks get a connection of their own. One epoll, one thread;
-time is handed in, so this file sets no clock.
+retired after 60 s or 1,000 questions; a question of recursion (`Ask.fresh`) has one of its own. TCP asks
+get a connection of their own. One epoll, one thread; time is handed in, so this file sets no clock.
 """
 
 import dataclasses
@@ -120,7 +120,7 @@ class Upstream:
     # --- UDP --------------------------------------------------------------------------------------
 
     def _send(self, exchange: _Exchange) -> str:
-        pooled = self._draw(exchange.ask.server)
+        pooled = self._fresh(exchange.ask.server) if exchange.ask.fresh else self._draw(exchange.ask.server)
         if pooled is None:
             return _UNREACHABLE
         while exchange.query_id in pooled.waiting:
@@ -131,10 +131,14 @@ class Upstream:
                 pooled.sock.send(wire)
                 break
             except BlockingIOError:
+                if pooled.retired:
+                    self._drop(pooled)
                 return ""  # the queue is full: as good as lost on the way; the timer decides
             except OSError as error:
                 # An ICMP error of an earlier question is reported by the next call; this one was not sent yet.
-                if attempt == 2 or error.errno != errno.ECONNREFUSED:
+                if attempt == 2 or error.errno != errno.ECONNREFUSED or pooled.retired:
+                    if pooled.retired:
+                        self._drop(pooled)
                     return _UNREACHABLE
                 self._refused(pooled)
         pooled.waiting[exchange.query_id] = exchange
@@ -167,6 +171,21 @@ class Upstream:
             return None
         pooled = _Pooled(sock, server, place, now_ms)
         pool[place] = pooled
+        self._sockets[sock.fileno()] = pooled
+        self._loop.add(sock.fileno(), select.EPOLLIN, self._readable)
+        return pooled
+
+    def _fresh(self, server: Server) -> _Pooled | None:
+        """A socket for one question only: it is closed with its answer."""
+        sock = None
+        try:
+            sock = _socket(server, socket.SOCK_DGRAM)
+            sock.connect(server)
+        except OSError:
+            if sock is not None:
+                sock.close()
+            return None
+        pooled = _Pooled(sock, server, -1, self._now_ms(), retired=True)
         self._sockets[sock.fileno()] = pooled
         self._loop.add(sock.fileno(), select.EPOLLIN, self._readable)
         return pooled

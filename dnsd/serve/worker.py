@@ -25,6 +25,7 @@ from dnsd.serve.flights import Flights
 from dnsd.serve.listener import Sockets
 from dnsd.serve.loop import Loop
 from dnsd.serve.reading import Reading
+from dnsd.serve.recursion import resolver
 from dnsd.serve.shared import SERVING, SharedMemory
 from dnsd.serve.tcp import Connection, Connections
 from dnsd.serve.upstream import Upstream
@@ -85,7 +86,10 @@ class Worker:
         limits = plan.settings.cache
         self._hotpath.set_limits(int(limits.min_ttl_s), int(limits.max_ttl_s), plan.settings.resolver.edns_size)
         self._upstream = Upstream(self._loop, self._counters, self._clock_ms)
-        self._flights = Flights(self._hotpath, self._upstream, self._counters, self._clock_ms, self._answer)
+        self._resolver = resolver(plan.settings, len(plan.sockets))
+        self._flights = Flights(
+            self._hotpath, self._upstream, self._counters, self._clock_ms, self._answer, self._resolver
+        )
         self._connections = Connections(self._loop, self._stream, self._counters, self._clock_ms)
         self._reading = Reading(
             plan.slot, plan.sockets, self._loop, self._connections, self._on_udp, self._hotpath.socket_batch.forget
@@ -196,7 +200,9 @@ class Worker:
         if self._shared.facts_version != self._facts_version:
             self._read_facts()
         self._now_ms = self._clock_ms()
-        self._hotpath.clock(self._now_ms, time.time_ns() // 1_000_000)
+        wall_ms = time.time_ns() // 1_000_000
+        self._hotpath.clock(self._now_ms, wall_ms)
+        self._resolver.cache.clock(wall_ms // 1000)
 
     def _read_facts(self) -> None:
         version = self._shared.facts_version

@@ -291,8 +291,8 @@ def test_a_dead_server_is_followed_by_a_live_one(bench: Bench) -> None:
         assert sent == [b"1:ok", b"2:ok"] and now_ms() - start < 120
 
 
-def test_recursion_is_refused_in_words(bench: Bench) -> None:
-    """A route that would recurse says that this version does not."""
-    flights, _, sent = flights_on(bench, FakeRoute((), kind="recurse"))
+def test_what_is_not_built_is_refused_in_words(bench: Bench) -> None:
+    """A route of a kind that this version does not have says so."""
+    flights, _, sent = flights_on(bench, FakeRoute((), kind="dhcp"))
     flights.take(FakeMiss(names.from_text("a.test"), 1))
     assert b"not in this version" in sent[0]

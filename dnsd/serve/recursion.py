@@ -1,0 +1,76 @@
+"""The node's settings made into a resolver: hints, memory, chance. Chance is the kernel's: the case is a secret."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+
+from dnsd.contract import codes, names
+from dnsd.contract.settings import Settings
+from dnsd.contract.special import special_names
+from dnsd.resolve import hints
+from dnsd.resolve.config import Config
+from dnsd.resolve.hints import Hints, HintsError
+from dnsd.resolve.infra import Infra
+from dnsd.resolve.resolver import Resolver
+from dnsd.resolve.rrcache import RRCache
+
+_SMALLEST_CACHE = 1 << 20
+
+__all__ = ["HintsError", "resolver", "root_hints", "with_hints"]
+
+
+def root_hints(settings: Settings) -> Hints:
+    """The root hints as the settings have them (a file must have been read before: `with_hints`); raises HintsError."""
+    given = settings.resolver.root_hints
+    if given == "builtin":
+        return hints.builtin()
+    if isinstance(given, str):
+        raise HintsError(f"{given} was not read")
+    return hints.from_pairs(given)
+
+
+def with_hints(settings: Settings) -> Settings:
+    """The settings with the root hints' file read, and every hint checked; raises HintsError.
+
+    Done before dnsd becomes its user and before it forks: workers read no files.
+    """
+    given = settings.resolver.root_hints
+    if given == "builtin" or not isinstance(given, str):
+        root_hints(settings)
+        return settings
+    try:
+        with open(given, encoding="utf-8") as file:
+            read = hints.from_text(file.read())
+    except OSError as error:
+        raise HintsError(f"{given}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise HintsError(f"{given}: is not UTF-8 text") from None
+    except HintsError as error:
+        raise HintsError(f"{given}: {error}") from None
+    pairs = tuple((names.to_text(name), addresses) for name, addresses in read)
+    return dataclasses.replace(settings, resolver=dataclasses.replace(settings.resolver, root_hints=pairs))
+
+
+def resolver(settings: Settings, workers: int) -> Resolver:
+    """The resolver of one worker of so many; raises HintsError.
+
+    Its memory of RRsets is half of what its share of the answer cache is, on top of that.
+    """
+    wanted = settings.resolver
+    special = {name for name, kind in special_names().items() if kind != codes.SPECIAL_NONE}
+    config = Config(
+        qname_minimisation=wanted.qname_minimisation,
+        case_randomisation=wanted.case_randomisation,
+        priming=wanted.priming,
+        use_ipv4=wanted.use_ipv4,
+        use_ipv6=wanted.use_ipv6,
+        query_localhost=wanted.query_localhost,
+        harden_glue=wanted.harden_glue,
+        edns_size=wanted.edns_size,
+        dnssec=wanted.dnssec,
+        special=frozenset(special) if wanted.special_use else frozenset(),
+    )
+    size = max(_SMALLEST_CACHE, settings.cache.size_bytes // max(1, workers) // 2)
+    cache = RRCache(size, settings.cache.min_ttl_s, settings.cache.max_ttl_s)
+    return Resolver(config, root_hints(settings), secrets.randbelow, cache, Infra())
