@@ -71,7 +71,7 @@ class Broker:
         self._nodes: dict[str, Node] = {}
         self._peers: set[Peer] = set()
         self._watchers: set[Peer] = set()
-        self._strangers = 0
+        self._strangers: dict[Peer, None] = {}  # who has not proved anything yet, the oldest first
         self._events = Events(settings.state, self._tell_event)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._server: asyncio.Server | None = None
@@ -169,20 +169,27 @@ class Broker:
         self._changed()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._strangers >= self._limits.strangers or len(self._peers) >= self._limits.peers:
+        if len(self._peers) >= self._limits.peers:
             self._refuse("too_many")
             writer.transport.abort()
             return
+        if len(self._strangers) >= self._limits.strangers:
+            # The one that has waited longest gives way, not the one that comes: whoever has a key proves it within
+            # milliseconds, and a crowd that only holds on must not keep a release out.
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.abort("too_many")
+            self._refuse("too_many")
         codec = frames.Server(self._keys, os.urandom(frames.NONCE_BYTES), server="nexoraldns", epoch=self._store.epoch)
         peer = Peer(reader, writer, codec, self._limits)
         self._peers.add(peer)
         try:
-            self._strangers += 1
+            self._strangers[peer] = None
             try:
                 async with asyncio.timeout(self._limits.handshake_s):
                     login, rest = await self._login(peer)
             finally:
-                self._strangers -= 1
+                self._strangers.pop(peer, None)
             self._joined(peer, login)
             for event in rest + codec.receive(b""):
                 await self._frame(peer, event)
