@@ -187,7 +187,7 @@ def install(root: str, wanted: Iterable[Place], program: Program) -> list[tuple[
                 os.mkdir(folder, 0o755)
                 made = True
             new = render(place, program, made_folder=made)
-            if old == new and not _wrong(place, path):
+            if old == new and not _wrong_file(place, path):
                 said.append((place.path, "there already"))
                 continue
             _write(path, new, place.mode)
@@ -254,7 +254,7 @@ def _look(root: str, place: Place) -> Found:
     program = _program_in(text)
     if program is None or text != render(place, program, made_folder=MADE.encode() in text[:200]):
         return Found(place, "altered", "it is not the text that this version installs: run `nexoraldns hook install`")
-    problem = _wrong(place, path)
+    problem = _wrong_file(place, path) or _wrong_folder(place, path)
     for needed in (program.words[0], *([program.config] if program.config else [])):
         if not problem and not os.path.exists(_under(root, needed)):
             problem = f"{needed} is not there"
@@ -277,13 +277,18 @@ def _program_in(text: bytes) -> Program | None:
     return Program(tuple(words), config) if words else None
 
 
-def _wrong(place: Place, path: str) -> str:
-    """Why the client would ignore a stub, by modes and owners, or an empty text."""
+def _wrong_file(place: Place, path: str) -> str:
+    """What is wrong with a stub's mode or owner, or an empty text."""
     status = os.lstat(path)
     if stat.S_IMODE(status.st_mode) != place.mode:
         return f"its mode is {stat.S_IMODE(status.st_mode):04o}, not {place.mode:04o}"
     if os.geteuid() == 0 and (status.st_uid or status.st_gid):
         return "it does not belong to root"
+    return ""
+
+
+def _wrong_folder(place: Place, path: str) -> str:
+    """Why the client would ignore the folder of a stub, or an empty text."""
     folder = os.stat(os.path.dirname(path))
     if place.exact_folder and stat.S_IMODE(folder.st_mode) != 0o755:
         return f"its folder's mode is {stat.S_IMODE(folder.st_mode):04o}; networkd-dispatcher wants exactly 0755"
