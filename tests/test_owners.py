@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 OWNERS = {
     "click": ["controller/cli/"],
     "cython": ["dnsd/"],  # the modules that are also compiled
-    "dns": ["controller/records.py"],
+    "dns": ["controller/records.py", "dnsd/resolve/signatures.py"],
     "git": ["controller/source_git.py"],
     "gitdb": ["controller/source_git.py"],
     "idna": ["controller/domains.py"],

@@ -123,6 +123,7 @@ class Walk:
                 return finding
             cut = Delegation(finding.cut, finding.servers, finding.glue, self._cache.now, finding.ttl)
             self._cache.put_delegation(cut)
+            self._question.remember_ds(finding)
             if before is not None and (cut.zone, cut.servers, cut.glue) == _same(before[0]):
                 raise before[1]
             known = cut.zone

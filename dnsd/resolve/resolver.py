@@ -12,19 +12,21 @@ from collections.abc import Generator
 
 from dnsd.contract import codes, names
 from dnsd.resolve import rrcache, scrub, steps
-from dnsd.resolve.budget import Budget, Failed
+from dnsd.resolve.budget import Budget, Failed, Spent
 from dnsd.resolve.config import Config
 from dnsd.resolve.forwarder import Ask, Outcome, Reply
 from dnsd.resolve.hints import Hints
 from dnsd.resolve.infra import Chance, Infra
 from dnsd.resolve.iterate import Walk
 from dnsd.resolve.rrcache import Denial, RRCache
-from dnsd.resolve.rrsets import RRset, response
+from dnsd.resolve.rrsets import FLAG_AD, RRset, response
 from dnsd.resolve.steps import Step
+from dnsd.resolve.validator import BOGUS, Found, Validator, Verdict
 
 __all__ = ["Config", "Resolver", "Result"]
 
 _YXDOMAIN = codes.RCODES["YXDOMAIN"]
+_BOGUS = 1 << 16  # beside a qtype: the failure of validation, which a question with CD set does not share
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,13 +42,20 @@ class Resolver:
     """What all questions of one worker share. `hints` may be replaced at any time."""
 
     def __init__(
-        self, config: Config, hints: Hints, chance: Chance, cache: RRCache | None = None, infra: Infra | None = None
+        self,
+        config: Config,
+        hints: Hints,
+        chance: Chance,
+        cache: RRCache | None = None,
+        infra: Infra | None = None,
+        validator: Validator | None = None,
     ) -> None:
         self.config = config
         self.hints = hints
         self.chance = chance
         self.cache = RRCache() if cache is None else cache
         self.infra = Infra() if infra is None else infra
+        self.validator = validator  # None: nothing is validated
         self.primed_ms: int | None = None  # when priming was last begun
 
     def resolve(
@@ -54,10 +63,14 @@ class Resolver:
     ) -> Generator[Ask, Reply, Outcome]:
         """Resolve one question of class IN (`sname` lower case); the Outcome's response is what an upstream would send.
 
-        `do`: the client wants signatures. `cd` is for the validator. `now_ms` is monotonic.
+        `do`: the client wants signatures. `cd`: it validates by itself. The response has AD set when everything in it
+        is secure, whoever asks. `now_ms` is monotonic.
         """
-        question = _Question(self, do or self.config.dnssec, now_ms, trace)
+        validates = bool(self.validator) and not cd
+        question = _Question(self, do or validates or self.config.dnssec, now_ms, trace)
         cached = self.cache.failed(sname, qtype, now_ms)
+        if cached is None and validates:
+            cached = self.cache.failed(sname, qtype | _BOGUS, now_ms)
         if cached is not None:
             question.note(steps.FAILED, 0, sname, qtype, said="cached", text=cached[1])
             return Outcome(None, codes.EDE_CACHED_ERROR, f"failed a moment ago: {cached[1]}")
@@ -68,10 +81,28 @@ class Resolver:
             question.note(steps.FAILED, 0, sname, qtype, text=failure.text)
             return Outcome(None, failure.ede, failure.text)
         self.cache.succeeded(sname, qtype)
+        ede, text, flags = codes.EDE_NONE, "", 0
+        if validates:
+            try:
+                verdict = yield from question.validated(sname, qtype, result)
+            except Failed as failure:  # the budget is spent
+                return Outcome(None, failure.ede, failure.text)
+            ede, text = verdict.ede, verdict.text
+            if verdict.state == BOGUS:
+                for name, rtype in verdict.blame:
+                    self.cache.forget(name, rtype)
+                self.cache.fail(sname, qtype | _BOGUS, ede, text, question.budget.now_ms)
+                return Outcome(None, ede, text)
+            self.cache.succeeded(sname, qtype | _BOGUS)
+            result = Result(verdict.rcode, verdict.answer, verdict.authority)
+            flags = FLAG_AD if verdict.secure else 0
         question.note(
             steps.RESULT, 0, sname, qtype, said=codes.rcode_name(result.rcode), rrsets=result.answer or result.authority
         )
-        return Outcome(response(sname, qtype, result.rcode, result.answer, result.authority, do))
+        authority = result.authority
+        if do:  # what shows that a wildcard was right to answer
+            authority += tuple(dict.fromkeys(proof for rrset in result.answer for proof in rrset.proofs))
+        return Outcome(response(sname, qtype, result.rcode, result.answer, authority, do, flags), ede, text)
 
 
 class _Question:
@@ -142,6 +173,47 @@ class _Question:
             self.note(steps.CACHED, depth, sname, qtype, said=said, rrsets=denial.authority)
             return Result(denial.rcode, (), denial.authority), (), b""
         return None, (), b""
+
+    def validated(self, sname: bytes, qtype: int, result: Result) -> Generator[Ask, Reply, Verdict]:
+        """Let the validator judge the result, and look up what it asks for; raises Spent."""
+        validator = self.resolver.validator
+        assert validator is not None
+        last = next((rrset for rrset in reversed(result.answer) if rrset.rtype == codes.TYPE_CNAME), None)
+        believed = last is not None and self.resolver.config.at_home(names.lower(last.rdatas[0]))
+        judging = validator.judge(sname, qtype, result.rcode, result.answer, result.authority, self.cache.now, believed)
+        try:
+            need = next(judging)
+            while True:
+                need = judging.send((yield from self._found(need.name, need.rtype)))
+        except StopIteration as stop:
+            verdict: Verdict = stop.value
+        self.note(steps.VALIDATED, 0, sname, qtype, said=verdict.state, text=verdict.text)
+        return verdict
+
+    def _found(self, name: bytes, rtype: int) -> Generator[Ask, Reply, Found]:
+        """Look up a DS or DNSKEY for the validator; raises Spent."""
+        failure = self.cache.failed(name, rtype, self.budget.now_ms)
+        if failure is not None:
+            return Found(failure=failure)
+        try:
+            result = yield from self.lookup(name, rtype, 1)
+        except Spent:
+            raise
+        except Failed as failed:
+            self.cache.fail(name, rtype, failed.ede, failed.text, self.budget.now_ms)
+            return Found(failure=(failed.ede, failed.text))
+        return Found(result.answer, result.authority)
+
+    def remember_ds(self, referral: scrub.Finding) -> None:
+        """Put what a referral says about the DS of the zone below into the cache: the parent is its authority."""
+        if not self.signed:
+            return
+        for rrset in referral.authority:
+            if rrset.rtype == codes.TYPE_DS:
+                if rrset.owner == referral.cut:
+                    self.cache.put(rrset, rrcache.ANSWER, True)
+                return
+        self.cache.deny(referral.cut, codes.TYPE_DS, Denial(codes.RCODE_NOERROR, referral.authority, True))
 
     def remember(self, sname: bytes, qtype: int, finding: scrub.Finding) -> None:
         """Put what was found for `sname` into the cache, with the rank that it has."""

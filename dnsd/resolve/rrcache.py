@@ -136,12 +136,17 @@ class RRCache:
             name = names.parent(name)
 
     def deny(self, name: bytes, rtype: int, denial: Denial) -> None:
-        """Remember a negative answer; one without a SOA says nothing about how long it holds, and is not."""
+        """Remember a negative answer; one without a SOA says nothing about how long it holds, and is not.
+
+        Except that a referral shows a DS to be missing by NSEC records, which have a TTL of their own.
+        """
         soa = next((rrset for rrset in denial.authority if rrset.rtype == codes.TYPE_SOA), None)
-        if soa is None:
+        if soa is None and (rtype != codes.TYPE_DS or not denial.authority):
             return
-        minimum = int.from_bytes(soa.rdatas[0][-4:], "big")
-        ttl = min(self._bounded(min(soa.ttl, minimum, *(r.ttl for r in denial.authority))), NEGATIVE_LIMIT_S)
+        least = min(r.ttl for r in denial.authority)
+        if soa is not None:
+            least = min(least, int.from_bytes(soa.rdatas[0][-4:], "big"))
+        ttl = min(self._bounded(least), NEGATIVE_LIMIT_S)
         if ttl <= 0:
             return
         authority = tuple(rrset.lasting(min(rrset.ttl, ttl)) for rrset in denial.authority)
@@ -194,6 +199,12 @@ class RRCache:
         if len(self._delegations) >= self._size >> 10:
             self._delegations.pop(next(iter(self._delegations)))
         self._delegations[cut.zone] = dataclasses.replace(cut, ttl=ttl)
+
+    def forget(self, name: bytes, rtype: int) -> None:
+        """Forget an RRset, or what denied it: it did not stand validation."""
+        for key in ((name, rtype), *((suffix, _NXDOMAIN) for suffix in names.suffixes(name))):
+            if key in self._entries:
+                self._drop(key)
 
     def drop_delegation(self, zone: bytes) -> None:
         """Forget who serves a zone, so that its parent is asked again."""
@@ -272,4 +283,4 @@ class RRCache:
 
 def _size_of(rrset: RRset) -> int:
     parts = rrset.rdatas + rrset.sigs
-    return len(rrset.owner) + sum(len(part) + 50 for part in parts)
+    return len(rrset.owner) + sum(len(part) + 50 for part in parts) + sum(_size_of(proof) for proof in rrset.proofs)

@@ -32,17 +32,27 @@ FLAG_AD = 0x0020
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RRset:
-    """All records of one owner and type. `rdatas` without compression; `sigs` are the rdata of RRSIGs that cover it."""
+    """All records of one owner and type. `rdatas` without compression; `sigs` are the rdata of RRSIGs that cover it.
+
+    `proofs`: NSEC and NSEC3 that came with it, to show that nothing nearer to the owner exists than its wildcard.
+    """
 
     owner: bytes
     rtype: int
     ttl: int
     rdatas: tuple[bytes, ...]
     sigs: tuple[bytes, ...] = ()
+    proofs: tuple[RRset, ...] = ()
 
     def lasting(self, ttl: int) -> RRset:
         """The same records with this TTL."""
         return self if ttl == self.ttl else dataclasses.replace(self, ttl=ttl)
+
+    @property
+    def from_wildcard(self) -> bool:
+        """Whether a signature says that the owner was made from a wildcard (RFC 4035, section 5.3.4)."""
+        labels = names.count(self.owner) - (self.owner[:2] == b"\x01*")
+        return any(len(sig) > 3 and sig[3] < labels for sig in self.sigs)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

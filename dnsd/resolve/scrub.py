@@ -57,7 +57,7 @@ def judge(message: Message, zone: bytes, qname: bytes, qtype: int, harden_glue: 
     reliable = message.aa or not message.flags & FLAG_RA
     chain = _follow(message.answer, zone, qname, qtype)
     if chain is not None:
-        rrsets, target = chain
+        rrsets, target = tuple(_with_proofs(message, zone, rrset) for rrset in chain[0]), chain[1]
         if not target:
             return Finding(ANSWER, rrsets, authoritative=message.aa, reliable=reliable)
         return Finding(ALIAS, rrsets, target, authoritative=message.aa, reliable=reliable)
@@ -83,7 +83,8 @@ def judge(message: Message, zone: bytes, qname: bytes, qtype: int, harden_glue: 
         if names.is_below(ns.owner, zone):
             if qtype == codes.TYPE_DS and ns.owner == qname:
                 # The parent does not know the type; it is the one to know whether there is a DS, and shows none.
-                return Finding(NODATA, authority=(), authoritative=message.aa)
+                shown = _referral(message, zone, ns, harden_glue).authority
+                return Finding(NODATA, authority=shown, authoritative=message.aa)
             return _referral(message, zone, ns, harden_glue)
         if not message.aa:
             where = "to itself" if ns.owner == zone else "upwards"
@@ -165,6 +166,14 @@ def substitute(name: bytes, dname: RRset) -> bytes | None:
 def synthesized(name: bytes, dname: RRset, target: bytes) -> RRset:
     """The CNAME for clients that do not know DNAME (RFC 6672, section 3.1)."""
     return RRset(name, codes.TYPE_CNAME, dname.ttl, (target,))
+
+
+def _with_proofs(message: Message, zone: bytes, rrset: RRset) -> RRset:
+    """An RRset that was made from a wildcard, with what the authority section has to say about that."""
+    if not rrset.sigs or not rrset.from_wildcard:
+        return rrset
+    proofs = tuple(proof for proof in message.authority if proof.rtype in _PROOFS and at_or_below(proof.owner, zone))
+    return dataclasses.replace(rrset, proofs=proofs)
 
 
 def _proofs(message: Message, zone: bytes, soa: RRset | None) -> tuple[RRset, ...]:

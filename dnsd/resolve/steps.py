@@ -15,6 +15,7 @@ LOOKUP = "lookup"  # a name begins to be looked for; depth grows with each name 
 CACHED = "cached"
 ASK = "ask"
 ADDRESSES = "addresses"  # the address of a name server has to be found first
+VALIDATED = "validated"  # `said` is secure, insecure, bogus or indeterminate
 RESULT = "result"
 FAILED = "failed"
 
