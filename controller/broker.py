@@ -84,7 +84,10 @@ class Broker:
         host, port = address(self._settings.broker.listen)
         try:
             self._keys = broker_keys.load_or_make(self._settings.broker.keys, self._settings.user)
-            self._store = await asyncio.to_thread(BrokerStore, os.path.join(self._settings.state, "broker"))
+            state = self._settings.state
+            self._store = await asyncio.to_thread(
+                BrokerStore, os.path.join(state, "broker"), os.path.join(state, "blobs")
+            )
         except (KeysError, StoreError) as error:
             raise BrokerError(str(error)) from None
         self._releases = Releases(self._store, self._nodes, self._limits, self._changed)

@@ -128,7 +128,9 @@ class Releases:
         lacking = await asyncio.to_thread(self._store.lacks, release.manifest)
         for blob in lacking:
             await self._fetch(release, blob)
-        if active is not None and active["digest"] == release.digest:
+        # Another revision of the same table is prepared too: nodes have all its blobs, and answers name the revision.
+        same = active is not None and active["revision"].get("short") == release.revision.get("short")
+        if active is not None and active["digest"] == release.digest and same:
             release.phase = "committing"
             release.generation = active["generation"]
             self._servable = True
@@ -313,7 +315,7 @@ class Releases:
             return
         if active is None or not self._servable:
             return
-        if node.digest == active["digest"]:
+        if node.digest == active["digest"] and node.generation >= active["generation"]:
             node.generation = active["generation"]
             if node.phase in ("connected", "ready", "preparing"):
                 node.phase = "active"

@@ -113,6 +113,7 @@ class _Child:
         self.folder = folder
         self.building = False
         self.reads: dict[tuple[str, str], None] = {}
+        self.kept: dict[tuple[str, str], bytes] = {}
         self.names: tuple[bytes, str] = (b"", "")
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -150,8 +151,12 @@ class _Child:
             self.tell(op="read", path=path, relative_to=relative_to)
             answer = self.hear()
             data = self.take(answer["size"])
+            if answer.keys() == {"size"}:
+                self.kept[path, relative_to] = data
         if "cancelled" in answer:
             raise Superseded
+        if "same" in answer:
+            return self.kept[path, relative_to]
         if "error" in answer:
             kinds: dict[str, type[OSError]] = {
                 "FileNotFoundError": FileNotFoundError,
@@ -166,6 +171,8 @@ class _Child:
             files = {path: self.take(size) for path, size in message["files"]}
             identity = message["id"]
             self.reads = {}
+            known = {(path, relative_to) for path, relative_to in message.get("kept", ())}
+            self.kept = {key: data for key, data in self.kept.items() if key in known}
             started = time.monotonic()
 
             def stage(name: str, identity: int = identity, started: float = started) -> None:

@@ -62,6 +62,8 @@ class Builder:
         self._words: collections.deque[str] = collections.deque(maxlen=12)
         self._heard: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._owes_read = False
+        # What the child was sent for each file last: it keeps it, and unchanged octets are not sent again.
+        self._sent: dict[tuple[str, str], bytes] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._next = 0
         self._lock = asyncio.Lock()
@@ -84,7 +86,7 @@ class Builder:
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env=environment, limit=1 << 20,
         )  # fmt: skip
-        self._heard, self._owes_read = asyncio.Queue(), False
+        self._heard, self._owes_read, self._sent = asyncio.Queue(), False, {}
         self._tasks = [
             asyncio.create_task(self._hear_all(self._process, self._heard)),
             asyncio.create_task(self._keep_words(self._process)),
@@ -126,6 +128,7 @@ class Builder:
             "id": identity,
             "revision": dataclasses.asdict(snapshot.revision),
             "files": [(path, len(data)) for path, data in files],
+            "kept": list(self._sent),
         }
         try:
             await self._tell(header, *(data for _, data in files))
@@ -147,6 +150,7 @@ class Builder:
 
     def _product(self, message: dict[str, Any]) -> Product:
         reads = tuple((path, relative_to) for path, relative_to in message["reads"])
+        self._sent = {key: data for key, data in self._sent.items() if key in reads}
         counts = {key: message[key] for key in ("text", "errors", "warnings", "tests")}
         if not message["ok"]:
             return Product(False, **counts, reads=reads)
@@ -165,7 +169,13 @@ class Builder:
             await self._tell({"size": 0, "error": type(error).__name__, "arguments": arguments})
         else:
             self._owes_read = False
+            sent = self._sent.get((path, relative_to))
+            if sent is data or (sent is not None and await asyncio.to_thread(sent.__eq__, data)):
+                await self._tell({"size": 0, "same": True})
+                return
+            self._sent.pop((path, relative_to), None)  # half sent is not sent
             await self._tell({"size": len(data)}, data)
+            self._sent[path, relative_to] = data
 
     async def _quieten(self, identity: int) -> None:
         """Cancel the running build and wait until the child says so; kill it when it does not."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+import mmap
+import os
 import random
 import socket
 import struct
@@ -39,9 +41,27 @@ class Blobs(Protocol):
     @property
     def policy(self) -> bytes: ...
     @property
-    def names(self) -> bytes: ...
+    def names(self) -> bytes | bytearray | mmap.mmap: ...
     @property
     def digest(self) -> str: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoredBlobs:
+    """A table on disk, in files named by their SHA-256: nothing of it is hashed again, and `names` is only mapped."""
+
+    policy: bytes
+    names: mmap.mmap
+    digest: str
+    hashes: Mapping[str, str]  # of `policy` and `names`
+
+    @classmethod
+    def load(cls, policy: str, names: str, digest: str) -> StoredBlobs:
+        """Open these two files. Raises OSError when somebody tidied them away."""
+        with open(policy, "rb") as policy_file, open(names, "rb") as names_file:
+            mapped = mmap.mmap(names_file.fileno(), 0, prot=mmap.PROT_READ)
+            hashes = {"policy": os.path.basename(policy), "names": os.path.basename(names)}
+            return cls(policy_file.read(), mapped, digest, hashes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,10 +91,12 @@ class Result:
 
 def manifest_of(blobs: Blobs) -> dict[str, Any]:
     """The manifest of a compiled table (format rt/1)."""
-    parts = [("names", blobs.names), ("policy", blobs.policy)]
+    parts: list[tuple[str, Any]] = [("names", blobs.names), ("policy", blobs.policy)]
+    known = blobs.hashes if isinstance(blobs, StoredBlobs) else {}
+    hashes = {name: known.get(name) or hashlib.sha256(data).hexdigest() for name, data in parts}
     return {
         "format": "rt/1",
-        "blobs": [{"name": n, "digest": hashlib.sha256(data).hexdigest(), "size": len(data)} for n, data in parts],
+        "blobs": [{"name": name, "digest": hashes[name], "size": len(data)} for name, data in parts],
         "settings": {},
         "table": blobs.digest,
     }
@@ -105,7 +127,7 @@ class Publisher:
         on_progress: Callable[[dict[str, Any]], None] | None = None,
     ) -> Result:
         """Release a compiled table; returns when it is active, refused or superseded. Never raises for the broker."""
-        manifest = manifest_of(blobs)
+        manifest = await asyncio.to_thread(manifest_of, blobs)
         data = {entry["digest"]: getattr(blobs, entry["name"]) for entry in manifest["blobs"]}
         return await self._release(manifest, data, revision_message(revision), reason, deadline_ms, on_progress, True)
 
@@ -128,7 +150,7 @@ class Publisher:
     async def _release(
         self,
         manifest: dict[str, Any],
-        data: Mapping[str, bytes],
+        data: Mapping[str, Any],
         revision: dict[str, Any],
         reason: str,
         deadline_ms: int,
@@ -166,7 +188,7 @@ class Publisher:
         self,
         client: BrokerClient,
         manifest: dict[str, Any],
-        data: Mapping[str, bytes],
+        data: Mapping[str, Any],
         revision: dict[str, Any],
         reason: str,
         deadline_ms: int,
@@ -201,7 +223,7 @@ class Publisher:
             )
         return _failed("other controllers publish to this broker all the time")
 
-    def _serve_blob(self, client: BrokerClient, frame: Frame, data: Mapping[str, bytes]) -> None:
+    def _serve_blob(self, client: BrokerClient, frame: Frame, data: Mapping[str, Any]) -> None:
         if frame.type != messages.GET:
             return
         ask = frame.message

@@ -175,7 +175,7 @@ class Union:
 
     def _unite(self, owners: array[int], lists: int) -> None:
         found: list[tuple[int, ...]] = [()]
-        known = {(): 0}
+        known: dict[tuple[int, ...], int] = {(): 0}
         steps = numbers(lists)
         marks = numbers(_MARKS)
         while True:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import errno
-import mmap
 import os
 import signal
 import socket
 from collections.abc import Iterator
-from typing import cast
 
 import structlog
 import uvicorn
@@ -36,15 +33,6 @@ from dnsd.contract.settings import Settings, split_listen
 log = structlog.get_logger("controller")
 
 END_S = 4.0  # SIGTERM to exit, at most; the promise is 5 s
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Blobs:
-    """A compiled table's bytes, as `release.Publisher` takes them."""
-
-    policy: bytes
-    names: bytes  # really the mapped file: tens of megabytes that nobody needs a copy of
-    digest: str
 
 
 class ServiceError(Exception):
@@ -201,20 +189,13 @@ class Service:
 
     async def _publish(self, product: Product, revision: Revision, reason: str) -> Outcome:
         assert self.publisher is not None
-        blobs = await asyncio.to_thread(_load, product)
+        blobs = await asyncio.to_thread(release.StoredBlobs.load, product.policy, product.names, product.digest)
         result = await self.publisher.publish(blobs, revision, reason)
         errors = tuple(result.text().splitlines())
         if result.state == release.FAILED and result.rolled_back:
             return Outcome("rejected", result.rolled_back, errors)
         note = "" if result.rows or result.unchanged else "no node was connected; each gets it as it comes"
         return Outcome(result.state, result.generation, errors, note)
-
-
-def _load(product: Product) -> Blobs:
-    """A product's blobs from the disk; OSError when somebody tidied them away."""
-    with open(product.policy, "rb") as policy, open(product.names, "rb") as names:
-        mapped = mmap.mmap(names.fileno(), 0, prot=mmap.PROT_READ)
-        return Blobs(policy.read(), cast("bytes", mapped), product.digest)
 
 
 def main(settings: Settings) -> int:

@@ -15,6 +15,7 @@ import hashlib
 import os
 import pwd
 import stat
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -30,6 +31,7 @@ DEBOUNCE_S = 0.05
 DEBOUNCE_MAX_S = 0.5  # an editor that never stops writing must not stop us
 GLANCE_S = 2.0
 LOOK_S = 30.0
+_SETTLED_NS = 2_000_000_000
 _CHANGES = {"created", "modified", "deleted", "moved", "closed"}
 
 
@@ -47,6 +49,7 @@ class FolderReader:
         self.name = name
         self.referenced: set[tuple[str, str]] = set()  # what the rule files name by `file:`, as of the last look
         self.reported: set[tuple[str, str]] = set()  # what the builder really read
+        self._lists: dict[str, tuple[tuple[int, ...], bytes, str]] = {}  # path → stamp, octets, SHA-256
 
     @property
     def others(self) -> list[tuple[str, str]]:
@@ -139,10 +142,10 @@ class FolderReader:
             digest.update(f"{self._below(shown)}\0{hashlib.sha256(data).hexdigest()}\n".encode())
         kept: dict[tuple[str, str], bytes] = {}
         self.referenced = set(source.references(files))
+        self._lists = {path: kept for path, kept in self._lists.items() if path in {self.real(*reference) for reference in self.others}}
         for reference in self.others:
             try:
-                kept[reference] = _read(self.real(*reference))
-                mark = hashlib.sha256(kept[reference]).hexdigest()
+                kept[reference], mark = self._list(self.real(*reference))
             except OSError as error:
                 mark = errno.errorcode.get(error.errno or 0, "error")
             digest.update(f"{reference[0]}\0{self._below(reference[1])}\0{mark}\n".encode())
@@ -155,6 +158,21 @@ class FolderReader:
             return self.read(path, relative_to) if data is None else data
 
         return Found(Snapshot(revision, files, read), digest.hexdigest(), tuple(refusals))
+
+    def _list(self, path: str) -> tuple[bytes, str]:
+        """A list's octets and their SHA-256; those of before when nothing has touched the file since (its ctime, which
+        nobody can set, says so unless it is younger than a tick of the file system)."""
+        status = os.stat(path)
+        stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        known = self._lists.get(path)
+        if known is not None and known[0] == stamp:
+            return known[1], known[2]
+        data = _read(path)
+        mark = hashlib.sha256(data).hexdigest()
+        self._lists.pop(path, None)
+        if len(data) == status.st_size and abs(time.time_ns() - status.st_ctime_ns) > _SETTLED_NS:
+            self._lists[path] = stamp, data, mark
+        return data, mark
 
     def _below(self, shown: str) -> str:
         return os.path.relpath(shown, self.shown or ".")

@@ -88,7 +88,7 @@ class _Parts:
 def verify(policy: Buffer, names: Buffer, *, names_verified: bool = False) -> list[str]:
     """Everything that is wrong with these two blobs as a table; empty when they may be served.
 
-    `names_verified` says that exactly these bytes of the names blob passed before: an edited rule leaves them as they are.
+    `names_verified` says that exactly these bytes of the names blob passed before: an edited rule leaves them so.
     """
     problems: list[str] = []
     policy_view, names_view = memoryview(policy), memoryview(names)

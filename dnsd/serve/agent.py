@@ -91,6 +91,7 @@ class Agent:
         self._preparing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
+        self._keeping = asyncio.Lock()
         self._generations: dict[int, int] = {}
         self._provenance: dict[int, telemetry.Provenance] = {}
         self._rings: list[telemetry.RingReader] = []
@@ -366,7 +367,8 @@ class Agent:
                        revision=loaded.revision)  # fmt: skip
         try:
             if self._store is not None:
-                await asyncio.to_thread(self._store.commit, saved)
+                async with self._keeping:  # in the order of the releases
+                    await asyncio.to_thread(self._store.commit, saved)
         except StoreError as error:
             self._log.error("the release is active but would not survive a restart", reason=str(error))
 

@@ -84,7 +84,8 @@ async def _load(
         on_failure.callback(os.close, descriptors[name])
     policy, names = (mmap.mmap(descriptors[name], 0, mmap.MAP_SHARED, mmap.PROT_READ) for name in ("policy", "names"))
     if len(verified) < 2:
-        problems = await asyncio.to_thread(verify.verify, policy, names, names_verified="names" in verified)
+        views = memoryview(policy), memoryview(names)
+        problems = await asyncio.to_thread(verify.verify, *views, names_verified="names" in verified)
         if problems:
             raise Refused("build_failed", problems, "policy")
     try:

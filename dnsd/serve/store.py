@@ -15,12 +15,12 @@ import hashlib
 import json
 import os
 import secrets
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 from dnsd.contract import frames, messages
 
+_UNSYNCED = 8
 KEEP = 3  # releases whose blobs stay on disk: the active one and those before it
 
 
@@ -52,8 +52,7 @@ class TableStore:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._file = os.path.join(directory, "last-good.json")
-        self._unsynced: set[str] = set()
-        self._committing = threading.Lock()
+        self._unsynced: dict[str, None] = {}  # blobs of releases that are being prepared, or were given up
         self.problems: list[str] = []
         self.releases: list[Saved] = []
         try:
@@ -136,7 +135,9 @@ class TableStore:
         """
         if hashlib.sha256(data).hexdigest() != digest:
             raise ValueError(f"the octets that came for blob {digest[:12]} are not the blob")
-        self._unsynced.add(digest)
+        self._unsynced[digest] = None
+        while len(self._unsynced) > _UNSYNCED:
+            self._unsynced.pop(next(iter(self._unsynced)))
         self._write(os.path.join(self._directory, digest), data, sync=False)
 
     def _sync(self, digest: str) -> None:
@@ -149,14 +150,10 @@ class TableStore:
                 os.close(descriptor)
         except OSError as error:
             raise self._refused(error) from None
-        self._unsynced.discard(digest)
+        self._unsynced.pop(digest, None)
 
     def commit(self, release: Saved) -> None:
         """This release is active: the one to start from. Raises StoreError, and then starts from the one before."""
-        with self._committing:
-            self._commit(release)
-
-    def _commit(self, release: Saved) -> None:
         for blob in release.manifest["blobs"]:
             if blob["digest"] in self._unsynced:
                 self._sync(blob["digest"])
@@ -196,6 +193,7 @@ class TableStore:
     def _sweep(self) -> None:
         """Forget the blobs of releases that are no longer kept; what was moved aside stays, the newest of each."""
         wanted = {str(blob["digest"]) for release in self.releases for blob in release.manifest["blobs"]}
+        wanted |= self._unsynced.keys()  # of a release that is only being prepared
         with contextlib.suppress(OSError):
             for name in os.listdir(self._directory):
                 if len(name) == 64 and name not in wanted:

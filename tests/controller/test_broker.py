@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import os
 import socket
 import stat
@@ -71,6 +72,44 @@ def test_only_what_is_lacking_travels(tmp_path: Path) -> None:
             again = await it_publishes.publish(FakeBlobs(b"two", names), REVISION)
             assert again.state == ACTIVE and again.unchanged and again.generation == result.generation
             assert not a.seen and [row["node"] for row in again.rows] == ["a"]
+
+    run(body())
+
+
+def test_another_revision_of_the_same_table(tmp_path: Path) -> None:
+    """A commit that leaves the table as it is reaches the nodes, whose answers name the revision; nothing travels."""
+
+    async def body() -> None:
+        async with peers.broker(tmp_path) as it, FakeNode(it, "a") as a:
+            it_publishes = publisher(it)
+            first = await it_publishes.publish(FakeBlobs(b"one"), REVISION)
+            fetched, sent = a.fetched, it_publishes.transferred
+            later = dataclasses.replace(REVISION, id="main@sha1:ffff", short="main@sha1:ffff")
+            result = await it_publishes.publish(FakeBlobs(b"one"), later)
+            assert (result.state, result.unchanged, result.generation) == (ACTIVE, False, first.generation + 1)
+            assert (a.fetched, it_publishes.transferred) == (fetched, sent)
+            assert it.active is not None and it.active["revision"]["short"] == later.short
+
+    run(body())
+
+
+def test_blobs_of_a_publisher_on_this_machine_are_linked(tmp_path: Path) -> None:
+    """What the build child has left in the state's folder is not sent again; a file that lies is fetched after all."""
+
+    async def body() -> None:
+        good, false = FakeBlobs(b"one", os.urandom(1000)), FakeBlobs(b"two", os.urandom(1000))
+        beside = tmp_path / "blobs"
+        beside.mkdir()
+        for data in (good.policy, good.names):
+            (beside / hashlib.sha256(data).hexdigest()).write_bytes(data)
+        for data in (false.policy, false.names):
+            (beside / hashlib.sha256(data).hexdigest()).write_bytes(bytes(len(data)))
+        async with peers.broker(tmp_path) as it, FakeNode(it, "a") as a:
+            it_publishes = publisher(it)
+            assert (await it_publishes.publish(good, REVISION)).state == ACTIVE
+            assert it_publishes.transferred == 0 and a.table == good.digest
+            assert (await it_publishes.publish(false, REVISION)).state == ACTIVE
+            assert it_publishes.transferred == 1003 and a.table == false.digest
 
     run(body())
 
