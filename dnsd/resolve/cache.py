@@ -239,31 +239,105 @@ class Cache:
                 return True
         return False
 
+    def put(
+        self,
+        name: cython.const[cython.uchar][::1],
+        name_length: cython.int,
+        h: cython.uint,
+        qtype: cython.int,
+        bits: cython.int,
+        route: cython.int,
+        data: cython.const[cython.uchar][::1],
+        body: cython.int,
+        length: cython.int,
+        question: cython.int,
+        rcode: cython.int,
+        answers: cython.int,
+        authorities: cython.int,
+        additionals: cython.int,
+        ttls: cython.int,
+        ttl_count: cython.int,
+        pointers: cython.int,
+        pointer_count: cython.int,
+        now: cython.uint,
+        ttl: cython.uint,
+    ) -> cython.int:
+        """Remember an answer for `ttl` seconds from `now`; its word, 0 when it is too large to be kept.
+
+        `length` octets of records at `data[body:]`; at `data[ttls:]` and `data[pointers:]` places in them, u16, most
+        significant first (as `message.Reader` leaves them).
+        """
+        w = self.words
+        mixed: cython.uint = self.mixed(h, qtype, bits, route)
+        slot: cython.uint = 16 + (mixed & self.mask) * 8
+        size: cython.uint
+        at: cython.uint
+        k: cython.uint
+        to: cython.int
+
+        for k in range(4):
+            at = w[slot + 2 * k + 1]
+            if at and w[slot + 2 * k] == mixed and self.same(at, name, name_length, qtype, bits, route):
+                self.drop(at)
+                break
+        size = 16 + cython.cast(cython.uint, name_length + 2 * (ttl_count + pointer_count) + length + 3) // 4
+        at = cython.cast(cython.uint, self.reserve(mixed, size))
+        if at == 0:
+            return 0
+        w[at] = size
+        w[at + 1] = mixed
+        w[at + 2] = name_length
+        w[at + 3] = qtype
+        w[at + 4] = bits
+        w[at + 5] = route
+        w[at + 6] = question
+        w[at + 7] = length
+        w[at + 8] = rcode
+        w[at + 9] = answers
+        w[at + 10] = authorities | (additionals << 16)
+        w[at + 11] = ttl_count | (pointer_count << 16)
+        w[at + 12] = now
+        w[at + 13] = now + ttl
+        w[at + 14] = 0
+        w[at + 15] = 0
+        to = 4 * (cython.cast(cython.int, at) + 16)
+        self.fill(to, name, 0, name_length)
+        to += name_length
+        self.fill(to, data, ttls, 2 * ttl_count)
+        to += 2 * ttl_count
+        self.fill(to, data, pointers, 2 * pointer_count)
+        to += 2 * pointer_count
+        self.fill(to, data, body, length)
+        w[5] = 0
+        self.stored += 1
+        return cython.cast(cython.int, at)
+
+    def fill(
+        self, to: cython.int, data: cython.const[cython.uchar][::1], first: cython.int, length: cython.int
+    ) -> cython.int:
+        """Copy octets into the arena; both ranges are checked once."""
+        arena = self.arena
+        k: cython.int
+        if first < 0 or length < 0 or first + length > data.shape[0] or to < 0 or to + length > arena.shape[0]:
+            raise IndexError
+        with cython.boundscheck(False):
+            for k in range(length):
+                arena[to + k] = data[first + k]
+        return 0
+
     def store(
         self, name: bytes, h: int, qtype: int, bits: int, route: int, response: Response, now: int, ttl: int
     ) -> bool:
         """Remember a response for `ttl` seconds from `now`; False when it is too large to be kept."""
         if len(response.ttls) > 0xFFFF or len(response.pointers) > 0xFFFF or ttl <= 0:
             return False
-        places = struct.pack(f">{len(response.ttls)}H", *response.ttls)
-        places += struct.pack(f">{len(response.pointers)}H", *response.pointers)
-        data = name + places + response.body
-        size = ENTRY_WORDS + (len(data) + 3) // 4
-        self.forget(name, h, qtype, bits, route)
-        mixed = self.mixed(h, qtype, bits, route)
-        at = self.reserve(mixed, size)
-        if not at:
-            return False
-        head = struct.pack(
-            "<16I",
-            size, mixed, len(name), qtype, bits, route, response.question, len(response.body), response.rcode,
-            response.answers, response.authorities | response.additionals << 16,
-            len(response.ttls) | len(response.pointers) << 16, now, now + ttl, 0, 0,
+        ttls = struct.pack(f">{len(response.ttls)}H", *response.ttls)
+        pointers = struct.pack(f">{len(response.pointers)}H", *response.pointers)
+        data = memoryview(ttls + pointers + response.body + b"\x00")
+        body = len(ttls) + len(pointers)
+        at = self.put(
+            memoryview(name), len(name), h, qtype, bits, route, data, body, len(response.body), response.question,
+            response.rcode, response.answers, response.authorities, response.additionals, 0, len(response.ttls),
+            len(ttls), len(response.pointers), now, ttl,
         )  # fmt: skip
-        base = 4 * at
-        arena = memoryview(self.arena)
-        arena[base : base + 64] = head
-        arena[base + 64 : base + 64 + len(data)] = data
-        self.words[5] = 0
-        self.stored += 1
-        return True
+        return bool(at)

@@ -7,7 +7,7 @@ from dnsd.contract.verdict cimport Chain, Verdict
 from dnsd.contract.answer cimport Responder
 from dnsd.resolve.cache cimport Cache
 
-@cython.final
+# Not final: `serve.flightpath` adds forwarding. What it does not replace is final, so that calls stay direct.
 cdef class HotPath:
     cdef public Table table
     cdef public FactsView view
@@ -25,6 +25,8 @@ cdef class HotPath:
     cdef int[::1] out_lengths
     cdef int in_stride
     cdef int out_stride
+    cdef int landing
+    cdef unsigned int latency_us
     cdef unsigned long long[::1] counters
     cdef unsigned char[::1] ring
     cdef unsigned long long[::1] ring_words
@@ -46,9 +48,16 @@ cdef class HotPath:
     cdef public int min_ttl
     cdef public int max_ttl
 
+    @cython.final
     cdef int handle(self, Query q, Responder r, int base, int length, int out, int limit) except? -2
+    @cython.final
     cdef int cached(self, Query q, Responder r, int out, int limit) except? -2
+    @cython.final
     cdef int load_target(self) except? -1
+    @cython.final
     cdef int count(self, int number) except? -1
+    @cython.final
     cdef int tally(self, Responder r) except? -1
+    @cython.final
     cdef int record(self, Query q, int rcode, int tcp, int cached, unsigned int latency_us) except? -1
+    cdef int defer(self, Query q, int i, int fd) except? -1

@@ -122,6 +122,8 @@ class HotPath:
         self.identity = identity.encode()[:255]
         self.routes = {}
         self.hit = 0
+        self.landing = 0  # 1 while an upstream's answer is given to who waited for it
+        self.latency_us = 0
         self.min_ttl = 0
         self.max_ttl = 86400
         self.facts_data = encode(Facts())
@@ -183,16 +185,20 @@ class HotPath:
             q.client_words[1] = self.client_words[2 * i + 1]
             self.count(COUNT_QUERIES_UDP)
             length = self.handle(q, self.responder, i * self.in_stride, length, i * self.out_stride, 0)
-            if length >= 0:
-                self.out_lengths[i] = length
-            else:
-                name, control = self.socket_batch.peer(i)
-                self.miss(q, fd, name, control)
+            if length < 0:
+                length = self.defer(q, i, fd)
+            self.out_lengths[i] = length
         if n:
             before = self.socket_batch.errors
             self.socket_batch.send(fd, n)
             self.counters[COUNT_SEND_ERRORS] += self.socket_batch.errors - before
         return n
+
+    def defer(self, q: Query, i: cython.int, fd: cython.int) -> cython.int:
+        """Packet `i` of the batch needs an upstream: 0, or the length of an answer that it gets at once."""
+        name, control = self.socket_batch.peer(i)
+        self.miss(q, fd, name, control)
+        return 0
 
     def handle(
         self, q: Query, r: Responder, base: cython.int, length: cython.int, out: cython.int, limit: cython.int
@@ -221,6 +227,11 @@ class HotPath:
             return r.fail(q, RCODE_SERVFAIL, EDE_NOT_READY, _NOT_READY, out, limit)
         action = self.chain.decide(self.table, self.view, q, v)
         if action == ACTION_FORWARD or action == ACTION_RECURSE or action == ACTION_ALIAS:
+            if self.landing:
+                length = self.cached(q, r, out, limit)
+                if length >= 0:
+                    self.record(q, r.rcode, tcp, 0, self.latency_us)
+                return length
             if v.allowed:
                 self.count(COUNT_ALLOWED)
             elif v.rule_action == RULE_REDIRECT:
@@ -310,7 +321,8 @@ class HotPath:
             s = self.target
         if c.find(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, v.route, self.now) != 1:
             return -1
-        self.count(COUNT_CACHE_HITS)
+        if not self.landing:
+            self.count(COUNT_CACHE_HITS)
         if c.rcode == RCODE_NXDOMAIN:
             self.count(COUNT_NXDOMAIN)
         limit = r.relay(
