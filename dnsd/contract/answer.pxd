@@ -3,6 +3,7 @@ from dnsd.contract.codes cimport *
 from dnsd.contract.layout cimport *
 from dnsd.contract.query cimport Query
 from dnsd.contract.table cimport Table
+from dnsd.contract.factsview cimport FactsView
 from dnsd.contract.verdict cimport Verdict
 
 @cython.final
@@ -35,6 +36,8 @@ cdef class Responder:
     cdef int copy(self, const unsigned char[::1] data, int first, int length) except? -1
     cdef int soa(self, Table t, Query q, Verdict v) except? -1
     cdef int minimal(self) except? -1
+    cdef int own_size(self, Table t, Query q, Verdict v) except? -1
+    cdef int own(self, Table t, Query q, Verdict v) except? -1
     cdef int prefix(self, Table t, Verdict v) except? -1
     cdef int get_u16(self, const unsigned char[::1] data, int at) except? -1
     cdef int relocate(self, Query q, const unsigned char[::1] data, int body, int question, int pointers, int pointer_count, int start, int target_at) except? -1

@@ -46,6 +46,7 @@ if not cython.compiled:
         TYPE_OPT,
         TYPE_SOA,
     )
+    from dnsd.contract.factsview import FactsView
     from dnsd.contract.layout import (
         ENTRY_COUNTS,
         ENTRY_LENGTH,
@@ -271,6 +272,31 @@ class Responder:
         at: cython.uint = t.owners + v.entry - 1
         return self.copy(t.policy, t.answers + t.words[at + ENTRY_OFFSET], t.words[at + ENTRY_LENGTH])
 
+    def own_size(self, t: Table, q: Query, v: Verdict) -> cython.int:
+        """How many octets the records of `address: self` take in the entry that was chosen; 0 when it has none."""
+        template: cython.int = t.words[t.owners + v.entry - 1 + ENTRY_RCODE] >> 16
+        if template == 0 or v.facts is None:
+            return 0
+        return v.facts.own(q.qtype) * (template + (4 if q.qtype == TYPE_A else 16))
+
+    def own(self, t: Table, q: Query, v: Verdict) -> cython.int:
+        """Append one record for each of our addresses of the type: the entry's head, and the address from the facts."""
+        f: FactsView = v.facts
+        at: cython.uint = t.owners + v.entry - 1
+        first: cython.int = t.answers + t.words[at + ENTRY_OFFSET] + t.words[at + ENTRY_LENGTH]
+        length: cython.int = t.words[at + ENTRY_RCODE] >> 16
+        octets: cython.int = 4 if q.qtype == TYPE_A else 16
+        n: cython.int = f.own(q.qtype)
+        i: cython.int
+        k: cython.int
+
+        for i in range(n):
+            self.copy(t.policy, first, length)
+            for k in range(octets):
+                self.out[self.at + k] = f.own_octet(q.qtype, i, k)
+            self.at += octets
+        return 0
+
     def write(self, t: Table | None, q: Query, v: Verdict, base: cython.int, limit: cython.int) -> cython.int:
         """Write the response to a verdict that needs nobody else; returns its length, 0 for silence.
 
@@ -292,16 +318,21 @@ class Responder:
             if v.rule_action == RULE_REDIRECT or (v.rule_action == RULE_BLOCK and v.reply == REPLY_ADDRESSES):
                 self.ede = EDE_FORGED_ANSWER
         self.rcode = RCODE_NOERROR
-        if v.stage == STAGE_LOCAL and v.zone >= 0:
+        if v.stage == STAGE_LOCAL and (v.zone >= 0 or v.own):
             aa = 1
         if v.action == ACTION_ANSWER:
             at = t.owners + v.entry - 1
-            self.rcode = t.words[at + ENTRY_RCODE]
-            if cython.cast(cython.int, t.words[at + ENTRY_LENGTH]) > self.room(q):
+            self.rcode = t.words[at + ENTRY_RCODE] & 65535
+            octets = self.own_size(t, q, v)
+            if cython.cast(cython.int, t.words[at + ENTRY_LENGTH]) + octets > self.room(q):
                 self.truncated = 1
             else:
                 self.prefix(t, v)
+                if octets:
+                    self.own(t, q, v)
                 answers = t.words[at + ENTRY_COUNTS] & 65535
+                if octets:
+                    answers += v.facts.own(q.qtype)
                 authorities = t.words[at + ENTRY_COUNTS] >> 16
         elif v.action == ACTION_NXDOMAIN:
             self.rcode = RCODE_NXDOMAIN

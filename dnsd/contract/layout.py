@@ -47,6 +47,7 @@ SECTION_LISTSETS = 16
 SECTION_GATES = 17  # JSON: what each gate stands for
 SECTION_PATTERNS = 18  # regular expressions as DFA tables; empty in this version
 SECTION_PROTECT = 19  # words: PROTECT_* flags, refused IPv4 intervals, refused IPv6 intervals, then the intervals (first, last)
+SECTION_SELF = 20  # word: the owner (word offset + 1 in SECTION_OWNERS) of the PTR records for our own addresses; may be missing
 # Sections from here on say where things come from and decide nothing.
 SECTION_PROVENANCE = 32
 SECTION_STRINGS = 32
@@ -131,7 +132,7 @@ ENTRY_QTYPE = 0  # ENTRY_OTHER: every other qtype (always the last entry)
 ENTRY_OFFSET = 1  # in SECTION_ANSWERS: resource records, owners C00C (the qname) or written out
 ENTRY_LENGTH = 2
 ENTRY_COUNTS = 3  # answers | authorities << 16
-ENTRY_RCODE = 4
+ENTRY_RCODE = 4  # rcode | length << 16 of a record that follows the ready ones, RDATA left out: once per address of `self`
 ENTRY_TARGET = 5  # offset + 1 in SECTION_NAMES: the answer ends in a CNAME to this name, which is not ours
 ENTRY_ROUTE = 6  # route number + 1 for that name
 ENTRY_WORDS = 7

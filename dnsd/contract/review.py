@@ -223,7 +223,7 @@ class Reviewer:
         c = self.chain.any.candidate
         if t.words[t.rules + t.words[c + CANDIDATE_RULE] * RULE_WORDS + RULE_ACTION] != RULE_BLOCK:
             return 0
-        self.chain.policy(t, x, w, self.chain.any)
+        self.chain.policy(t, f, x, w, self.chain.any)
         v.stage = STAGE_POLICY
         v.action = w.action
         v.rule = w.rule

@@ -40,6 +40,7 @@ cdef class Table:
     cdef unsigned int listsets
     cdef unsigned int listset_count
     cdef unsigned int texts
+    cdef public unsigned int own_ptr
     cdef unsigned int rule_info
     cdef unsigned int owner_info
     cdef unsigned int zone_info

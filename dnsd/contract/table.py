@@ -53,6 +53,7 @@ if not cython.compiled:
         SECTION_ROUTES,
         SECTION_RULE_INFO,
         SECTION_RULES,
+        SECTION_SELF,
         SECTION_SETS,
         SECTION_TEXTS,
         SECTION_ZONE_INFO,
@@ -158,6 +159,7 @@ class Table:
         self.clients6_count = self.section_count[SECTION_CLIENTS6]
         self.listsets = self.section[SECTION_LISTSETS] // 4
         self.listset_count = self.section_count[SECTION_LISTSETS]
+        self.own_ptr = words[self.section[SECTION_SELF] // 4] if self.section_bytes[SECTION_SELF] else 0
         self.texts = self.section[SECTION_TEXTS]
         self.rule_info = self.section[SECTION_RULE_INFO] // 4
         self.owner_info = self.section[SECTION_OWNER_INFO] // 4

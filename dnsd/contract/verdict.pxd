@@ -29,6 +29,8 @@ cdef class Verdict:
     cdef public int special_label
     cdef public int spared
     cdef public int guard
+    cdef public int own
+    cdef public FactsView facts
 
     cpdef int reset(self) except? -1
 
@@ -49,6 +51,6 @@ cdef class Chain:
     cdef int consider(self, Table t, FactsView f, Query q, Verdict v, unsigned int number, int i, int exception_below) except? -1
     cdef int holds(self, Table t, FactsView f, Query q, unsigned int at) except? -1
     cdef int is_target(self, Table t, Query q, unsigned int owner) except? -1
-    cdef int policy(self, Table t, Query q, Verdict v, Match best) except? -1
-    cdef int local(self, Table t, Query q, Verdict v) except? -1
-    cdef int answer_from(self, Table t, Query q, Verdict v, unsigned int owner) except? -1
+    cdef int policy(self, Table t, FactsView f, Query q, Verdict v, Match best) except? -1
+    cdef int local(self, Table t, FactsView f, Query q, Verdict v, int zone, unsigned int mine) except? -1
+    cdef int answer_from(self, Table t, FactsView f, Query q, Verdict v, unsigned int owner) except? -1

@@ -67,6 +67,7 @@ if not cython.compiled:
         CANDIDATE_WORDS,
         ENTRY_OTHER,
         ENTRY_QTYPE,
+        ENTRY_RCODE,
         ENTRY_ROUTE,
         ENTRY_TARGET,
         ENTRY_WORDS,
@@ -118,7 +119,8 @@ class Verdict:
     the qname at which the matching name begins (for a regular expression 0), `key` the rule's rank. `zone`, `owner` (word offset + 1), `entry` (word offset + 1) and `node` say
     what of the table is answered; `route` which route (number + 1), `target` (offset + 1 of a name) whom to ask for when the action is
     ACTION_ALIAS. `spared` are the protections (layout.PROTECT_*) that do not concern this name; `guard` is 1 to 3 when `review` objected because of
-    rebinding, a CNAME or a refused network.
+    rebinding, a CNAME or a refused network. `own` is 1 when the qname is the reverse name of one of our addresses,
+    `facts` those that were asked.
     """
 
     def __init__(self) -> None:
@@ -148,6 +150,8 @@ class Verdict:
         self.special_label = -1
         self.spared = 0
         self.guard = 0
+        self.own = 0
+        self.facts = None
         return 0
 
 
@@ -171,6 +175,7 @@ class Chain:
     def decide(self, t: Table, f: FactsView, q: Query, v: Verdict) -> cython.int:
         """Fill `v` for the parsed question `q`; returns the action. Hashes `q` with the table's seeds."""
         own: cython.int
+        mine: cython.uint = 0
         at: cython.uint
 
         v.stage = STAGE_SHAPE
@@ -195,6 +200,8 @@ class Chain:
         v.special_label = -1
         v.spared = 0
         v.guard = 0
+        v.own = 0
+        v.facts = f
         if q.fault != ACTION_NONE:
             return v.action
         # A stranger learns nothing, not even our version; but FORMERR and the like cost less than the look-up.
@@ -221,12 +228,14 @@ class Chain:
         q.seed_names = t.seed_names
         q.hash()
         own = self.walk(t, f, q, v)
-        if own:
-            if self.written.key and self.policy(t, q, v, self.written):
+        if t.own_ptr and own < 2 and f.is_own(q):
+            mine = t.own_ptr
+        if own or mine:
+            if self.written.key and self.policy(t, f, q, v, self.written):
                 return v.action
-            return self.local(t, q, v)
+            return self.local(t, f, q, v, own, mine)
         v.zone = -1
-        if self.any.key and self.policy(t, q, v, self.any):
+        if self.any.key and self.policy(t, f, q, v, self.any):
             return v.action
         if v.special != SPECIAL_NONE and not (v.allowed and v.label <= v.special_label and v.listed < 0):
             v.stage = STAGE_LOCAL
@@ -249,7 +258,7 @@ class Chain:
         return v.action
 
     def walk(self, t: Table, f: FactsView, q: Query, v: Verdict) -> cython.int:
-        """From the qname up to the root: two probes a suffix. Returns 1 when the qname is in an own zone.
+        """From the qname up to the root: two probes a suffix. Returns 1 when the qname is in an own zone, 2 when it has records.
 
         Leaves the best candidates in `any` and `written`, the zone, the closest encloser's wildcard or the
         qname's own records in `v.owner`, the route in `v.route`. What lies nearer to the qname wins between
@@ -315,7 +324,7 @@ class Chain:
                 if not wild:
                     v.node = -1
             v.special = SPECIAL_NONE
-            return 1
+            return 2 if encloser == 0 and owner else 1
         v.node = -1
         if v.special != SPECIAL_NONE:
             # RFC 6761: special on the way to everybody, not on the way to those who were named for it.
@@ -412,7 +421,7 @@ class Chain:
                 return 0
         return 1
 
-    def policy(self, t: Table, q: Query, v: Verdict, best: Match) -> cython.int:
+    def policy(self, t: Table, f: FactsView, q: Query, v: Verdict, best: Match) -> cython.int:
         """Carry out the winning candidate; returns 0 for an allow rule, which leaves the answer to later stages."""
         c: cython.uint = best.candidate
         number: cython.uint = t.words[c + CANDIDATE_RULE]
@@ -434,7 +443,7 @@ class Chain:
         v.special = SPECIAL_NONE
         if v.rule_action != RULE_BLOCK:
             v.zone = -1
-            self.answer_from(t, q, v, t.words[c + CANDIDATE_ARG])
+            self.answer_from(t, f, q, v, t.words[c + CANDIDATE_ARG])
             return 1
         v.reply = t.words[rule + RULE_REPLY]
         if v.reply >= 256:
@@ -456,21 +465,36 @@ class Chain:
         elif v.reply == REPLY_DROP:
             v.action = ACTION_DROP
         else:
-            self.answer_from(t, q, v, t.words[rule + RULE_ARG])
+            self.answer_from(t, f, q, v, t.words[rule + RULE_ARG])
         return 1
 
-    def local(self, t: Table, q: Query, v: Verdict) -> cython.int:
-        """Answer from the own zone in `v.zone`; an own name of another type is NODATA, never forwarded."""
+    def local(
+        self, t: Table, f: FactsView, q: Query, v: Verdict, zone: cython.int, mine: cython.uint
+    ) -> cython.int:
+        """Answer from the own zone in `v.zone`; an own name of another type is NODATA, never forwarded.
+
+        `mine` is the owner of our own addresses' PTR records when the qname is such an address: it stands in the own
+        zone that covers it, if there is one (`zone` is not 0), and is its own apex otherwise.
+        """
         v.stage = STAGE_LOCAL
         v.route = 0
+        v.special = SPECIAL_NONE
         v.label = v.zone_label
+        if mine:
+            v.own = 1
+            v.node = -1
+            if not zone:
+                v.zone = -1
+                v.label = 0
+                v.ttl = 60
+            return self.answer_from(t, f, q, v, mine)
         if v.owner:
-            return self.answer_from(t, q, v, v.owner)
+            return self.answer_from(t, f, q, v, v.owner)
         v.action = ACTION_NODATA if v.node >= 0 else ACTION_NXDOMAIN
         return v.action
 
-    def answer_from(self, t: Table, q: Query, v: Verdict, owner: cython.uint) -> cython.int:
-        """Choose among an owner's entries by qtype."""
+    def answer_from(self, t: Table, f: FactsView, q: Query, v: Verdict, owner: cython.uint) -> cython.int:
+        """Choose among an owner's entries by qtype. `address: self` is no entry while we have no address of the type."""
         at: cython.uint = t.owners + owner - 1
         n: cython.uint = t.words[at + OWNER_ENTRIES]
         k: cython.uint
@@ -483,6 +507,8 @@ class Chain:
                 t.words[entry + ENTRY_QTYPE] == cython.cast(cython.uint, q.qtype)
                 or t.words[entry + ENTRY_QTYPE] == ENTRY_OTHER
             ):
+                if t.words[entry + ENTRY_RCODE] >> 16 and not f.own(q.qtype):
+                    continue
                 v.entry = entry - t.owners + 1
                 v.action = ACTION_ANSWER
                 if t.words[entry + ENTRY_TARGET]:
