@@ -1,7 +1,8 @@
 """`python -m dnsd`: the name server without the controller.
 
 Reads the settings file, hands over to the supervisor, and says in one sentence what is wrong when it
-cannot. Exit codes: 0 stopped by a signal, 2 could not run. `python -m dnsd dissect …` is another program.
+cannot. Exit codes: 0 stopped by a signal, 2 could not run. `python -m dnsd dissect …` and
+`trace …` are other programs.
 """
 
 import argparse
@@ -98,6 +99,10 @@ def main(argv: list[str] | None = None) -> int:
         from dnsd import dissect
 
         return dissect.main(arguments[1:])
+    if arguments[:1] == ["trace"]:
+        from dnsd import trace
+
+        return trace.main(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="python -m dnsd",
         description="The DNS server of NexoralDNS. It serves the last good table, with or without a controller.",

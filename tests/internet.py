@@ -4,8 +4,8 @@ Each has an address of its own in 127/8 and listens on port 53 there, as resolve
 Some of it is broken on purpose:
 
     .            NSD    delegates lab. and shop. (shop's name server lies below lab.)
-    lab.         Knot   delegates: farm (glue), field (glueless, served below shop.), split (one of two servers is dead),
-                        lame (its server refuses), dead (nobody listens), silent (a socket that never answers),
+    lab.         Knot   delegates: farm (glue), field (glueless, served below shop.), split (one of two servers is
+                        dead), lame (its server refuses), dead (nobody listens), silent (a socket that never answers),
                         lost (no glue where glue is needed), ring (needs shop's ring, which needs lab's ring)
     shop.        Knot   aliases to lab., a DNAME, a wildcard
     farm.lab.    NSD    records, an answer too large for UDP, an empty non-terminal, aliases in a circle
@@ -73,7 +73,8 @@ def _zones(base: str) -> dict[str, dict[str, list[str]]]:
                 "@ IN NS ns.nic", f"ns.nic IN A {base}.2", f"ns.shops IN A {base}.3", f"ns.root-servers IN A {base}.1",
                 "farm IN NS ns.farm", f"ns.farm IN A {base}.4",
                 "field IN NS ns.hosting.shop.",
-                "split IN NS ns1.split", "split IN NS ns2.split", f"ns1.split IN A {base}.9", f"ns2.split IN A {base}.4",
+                "split IN NS ns1.split", "split IN NS ns2.split",
+                f"ns1.split IN A {base}.9", f"ns2.split IN A {base}.4",
                 "lame IN NS ns.lame", f"ns.lame IN A {base}.4",
                 "dead IN NS ns.dead", f"ns.dead IN A {base}.9",
                 "silent IN NS ns.silent", f"ns.silent IN A {base}.8",
@@ -93,7 +94,8 @@ def _zones(base: str) -> dict[str, dict[str, list[str]]]:
         "farm": {
             "farm.lab.": [
                 "@ IN NS ns", f"ns IN A {base}.4", "@ IN MX 10 mail", "mail IN A 192.0.2.25", "www IN A 192.0.2.2",
-                "www IN TXT hello", "x.y.deep IN A 192.0.2.3", "a IN CNAME b", "b IN CNAME a", "dead IN CNAME x.dead.lab.",
+                "www IN TXT hello", "x.y.deep IN A 192.0.2.3", "a IN CNAME b", "b IN CNAME a",
+                "dead IN CNAME x.dead.lab.",
                 *large, *chain,
             ],
             "split.lab.": ["@ IN NS ns1", "@ IN NS ns2", "www IN A 192.0.2.4"],

@@ -31,12 +31,13 @@ VERBS: dict[str, str] = {
     "resume": "Ask the controller to go on",
     "controller": "Serve the controller half alone",
     "dnsd": "Serve the DNS half alone",
+    "trace": "Resolve a name from the root and draw each step",
     "dissect": "Show a DNS packet byte by byte",
     "hook": "Install, remove or look at the DHCP clients' hooks",
     "doctor": "Check this machine: ports, rights, buffers, clock",
 }
-LATER = ("trace", "tail", "top")
-DNSD = ("dnsd", "dissect")
+LATER = ("tail", "top")
+DNSD = ("dnsd", "trace", "dissect")
 
 
 class Verbs(click.Group):

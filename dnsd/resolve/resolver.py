@@ -147,6 +147,7 @@ class _Question:
                 return Result(codes.RCODE_NXDOMAIN, tuple(chain))
             seen.add(target)
             sname = target
+            self.note(steps.LOOKUP, depth, sname, qtype, said=scrub.ALIAS)
 
     def _known(self, sname: bytes, qtype: int, depth: int) -> tuple[Result | None, tuple[RRset, ...], bytes]:
         """What the cache says: a result; or an alias and where it leads; or nothing."""

@@ -80,6 +80,14 @@ class _Reader:
         self.packet = packet
         self._known: dict[int, bytes] = {}
 
+    def forget_case(self, at: int) -> None:
+        """Names that point into the one at `at` are read in lower case: its own case is our secret, not its owner's."""
+        name = names.lower(self._known.get(at, b"\x00"))
+        while name != names.ROOT:
+            self._known[at] = name
+            at += 1 + name[0]
+            name = names.parent(name)
+
     def name(self, at: int) -> tuple[bytes, int]:
         """The name at a place, case kept, and the place behind it; raises FormError."""
         packet = self.packet
@@ -166,6 +174,7 @@ def parse(packet: bytes) -> Message:
     at = 12
     if qdcount:
         question, at = reader.name(12)
+        reader.forget_case(12)
         at += 4
         if at > len(packet):
             raise FormError("the question runs out of the packet")

@@ -25,7 +25,8 @@ RULES = {"office.yaml": 'version: 1\nforward:\n  ".": recurse\nzones:\n  home.ex
 QUESTIONS = [
     ("www.lab.", "A", "NOERROR"), ("www.lab.", "AAAA", "NOERROR"), ("www.lab.", "TXT", "NOERROR"),
     ("mail.lab.", "MX", "NOERROR"), ("nothing.lab.", "A", "NXDOMAIN"), ("below.nothing.lab.", "A", "NXDOMAIN"),
-    ("lab.", "NS", "NOERROR"), ("lab.", "SOA", "NOERROR"), ("farm.lab.", "NS", "NOERROR"), ("farm.lab.", "DS", "NOERROR"),
+    ("lab.", "NS", "NOERROR"), ("lab.", "SOA", "NOERROR"), ("farm.lab.", "NS", "NOERROR"),
+    ("farm.lab.", "DS", "NOERROR"),
     ("www.farm.lab.", "A", "NOERROR"), ("www.farm.lab.", "TXT", "NOERROR"), ("farm.lab.", "MX", "NOERROR"),
     ("x.y.deep.farm.lab.", "A", "NOERROR"), ("deep.farm.lab.", "A", "NOERROR"), ("y.deep.farm.lab.", "AAAA", "NOERROR"),
     ("z.deep.farm.lab.", "A", "NXDOMAIN"), ("large.farm.lab.", "TXT", "NOERROR"), ("c01.farm.lab.", "A", "NOERROR"),
@@ -64,8 +65,8 @@ def unbound(net: Internet, folder: pathlib.Path) -> Iterator[int]:
     config.write_text(
         f'server:\n  directory: "{folder}"\n  chroot: ""\n  username: ""\n  pidfile: ""\n  interface: 127.0.0.1\n'
         f"  port: {port}\n  do-daemonize: no\n  use-syslog: no\n  access-control: 127.0.0.0/8 allow\n  do-ip6: no\n"
-        f'  do-not-query-localhost: no\n  module-config: iterator\n  root-hints: "{net.hints}"\n  minimal-responses: yes\n'
-        "remote-control:\n  control-enable: no\n"
+        f'  do-not-query-localhost: no\n  module-config: iterator\n  root-hints: "{net.hints}"\n'
+        "  minimal-responses: yes\nremote-control:\n  control-enable: no\n"
     )
     process = Process("unbound", [shutil.which("unbound") or "/usr/sbin/unbound", "-c", str(config)], folder)
     try:

@@ -1,0 +1,189 @@
+"""The verb `trace`: resolve a name from the root with sockets of its own, and draw each step.
+
+Nothing of a running node is used, only its settings: root hints, address families, minimisation and the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import os
+import sys
+import time
+from collections.abc import Generator
+
+from dnsd import tracing
+from dnsd.contract import codes, names
+from dnsd.contract.settings import Settings
+from dnsd.contract.special import special_names
+from dnsd.resolve.forwarder import Ask, Outcome, Reply
+from dnsd.resolve.presentation import rrset_lines
+from dnsd.resolve.rrsets import Message, parse
+from dnsd.resolve.steps import Step
+from dnsd.serve.loop import Loop
+from dnsd.serve.recursion import resolver
+from dnsd.serve.upstream import Upstream
+
+_HELP = """\
+Resolve a name from the root down and draw each step: zone cut, server, referral, glue, answer.
+
+examples:
+  nexoraldns trace www.example.com
+  nexoraldns trace example.com MX --json
+  nexoraldns trace 192.0.2.7                 (an address: its PTR record)
+  nexoraldns trace --config node.yaml www.lab AAAA
+
+exit code: 0 resolved (also to nothing), 1 could not be resolved, 2 could not run
+"""
+_REFUSED = frozenset(
+    (codes.TYPE_ANY, codes.TYPE_AXFR, codes.TYPE_IXFR, codes.TYPE_MAILA, codes.TYPE_MAILB, codes.TYPE_OPT, 0)
+)
+
+
+class InputError(ValueError):
+    """The question is not one; the message says what to write instead."""
+
+
+def question(name: str, qtype: str | None) -> tuple[bytes, int]:
+    """The name and type to look for; raises InputError. An address stands for its PTR record."""
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        address = None
+    if address is not None:
+        return names.reverse(address), codes.TYPE_PTR if qtype is None else _type(qtype)
+    try:
+        return names.from_text(name.encode("idna").decode() if not name.isascii() else name), _type(qtype or "A")
+    except (names.NameSyntaxError, UnicodeError) as error:
+        raise InputError(str(error)) from None
+
+
+def _type(text: str) -> int:
+    try:
+        number = codes.qtype_number(text)
+    except KeyError:
+        raise InputError(f"{text!r} is not a record type; write A, AAAA, MX, TXT … or TYPE65280") from None
+    if number in _REFUSED:
+        raise InputError(f"{text.upper()} is not a question that can be followed from the root")
+    return number
+
+
+def run(settings: Settings, sname: bytes, qtype: int, trace: list[Step]) -> tuple[Outcome, int]:
+    """Resolve with real sockets; the outcome, and how long it took in milliseconds."""
+    loop = Loop()
+    upstream = Upstream(loop, memoryview(bytearray(8 * codes.COUNTERS)).cast("Q"), _now_ms)
+    resolving = resolver(settings, 1)
+    resolving.cache.clock(time.time_ns() // 1_000_000_000)
+    began_ms = _now_ms()
+    walk: Generator[Ask, Reply, Outcome] = resolving.resolve(sname, qtype, False, False, began_ms, trace)
+    replies: list[Reply] = []
+    try:
+        ask = next(walk)
+        while True:
+            upstream.ask(ask, replies.append)
+            while not replies:
+                due_ms = upstream.next_ms()
+                loop.run_once(0.0 if due_ms is None else max(0, due_ms - _now_ms() + 1) / 1000, lambda: None)
+                upstream.expire(_now_ms())
+            resolving.cache.clock(time.time_ns() // 1_000_000_000)
+            ask = walk.send(replies.pop())
+    except StopIteration as stop:
+        outcome: Outcome = stop.value
+        return outcome, _now_ms() - began_ms
+    finally:
+        upstream.close()
+        loop.close()
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nexoraldns trace", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", metavar="NAME", help="a name, or an address for its PTR record")
+    parser.add_argument("type", metavar="TYPE", nargs="?", help="the record type; A when left out")
+    parser.add_argument("--json", action="store_true", help="the steps as JSON; the same as --format json")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument("--config", metavar="FILE", help="settings of the node; NEXORALDNS_CONFIG is read otherwise")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the verb; returns the exit code."""
+    from dnsd.__main__ import ConfigError, read_settings
+
+    options = _arguments().parse_args(argv)
+    try:
+        sname, qtype = question(options.name, options.type)
+        settings = read_settings(options.config or os.environ.get("NEXORALDNS_CONFIG") or None)
+    except (InputError, ConfigError) as error:
+        print(f"trace: {error}", file=sys.stderr)
+        return 2
+    trace: list[Step] = []
+    outcome, took_ms = run(settings, sname, qtype, trace)
+    message = parse(outcome.response) if outcome.response is not None else None
+    try:
+        if options.json or options.format == "json":
+            print(json.dumps(_values(sname, qtype, message, outcome, took_ms, trace), indent=2))
+        else:
+            colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+            for line in _text(sname, qtype, message, outcome, took_ms, trace, settings, colour):
+                print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0 if message is not None else 1
+
+
+def _values(
+    sname: bytes, qtype: int, message: Message | None, outcome: Outcome, took_ms: int, trace: list[Step]
+) -> dict[str, object]:
+    asks = [step for step in trace if step.kind == "ask"]
+    values: dict[str, object] = {
+        "name": names.to_text(sname),
+        "type": codes.qtype_name(qtype),
+        "rcode": codes.rcode_name(message.rcode) if message is not None else "SERVFAIL",
+        "ms": took_ms,
+        "asked": len(asks),
+        "answer": [tracing.rrset_values(rrset) for rrset in message.answer] if message is not None else [],
+        "authority": [tracing.rrset_values(rrset) for rrset in message.authority] if message is not None else [],
+        "steps": [tracing.step_values(step) for step in trace],
+    }
+    if message is None:
+        values["error"] = {"ede": outcome.ede, "meaning": codes.EDE_NAMES.get(outcome.ede, ""), "text": outcome.text}
+    return values
+
+
+def _text(
+    sname: bytes, qtype: int, message: Message | None, outcome: Outcome, took_ms: int, trace: list[Step],
+    settings: Settings, colour: bool,
+) -> list[str]:  # fmt: skip
+    def paint(style: str, text: str) -> str:
+        return f"\x1b[{style}m{text}\x1b[0m" if colour and text else text
+
+    lines = list(tracing.tree(trace, paint))
+    asks = [step for step in trace if step.kind == "ask"]
+    servers = len({step.server for step in asks})
+    lines.append("")
+    cost = f"{_plural(len(asks), 'question')} to {_plural(servers, 'server')} in {took_ms} ms"
+    if message is None:
+        lines.append(f"{paint('1;31', 'SERVFAIL')} {paint('2', cost)}")
+        lines.append(outcome.text)
+    else:
+        rcode = codes.rcode_name(message.rcode)
+        lines.append(f"{paint('1;32' if message.rcode == 0 else '1;33', rcode)} {paint('2', cost)}")
+        lines += [line for rrset in message.answer for line in rrset_lines(rrset)]
+        if not message.answer:
+            lines += [paint("2", line) for rrset in message.authority for line in rrset_lines(rrset)]
+    if settings.resolver.special_use and any(suffix in special_names() for suffix in names.suffixes(sname)):
+        lines.append("")
+        lines.append("This name is special (RFC 6303, RFC 6761): a node answers it at home and never asks the root.")
+    return lines
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
