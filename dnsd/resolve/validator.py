@@ -12,8 +12,20 @@ from collections.abc import Generator
 from dnsd.contract import codes, names
 from dnsd.resolve import denial, signatures
 from dnsd.resolve.anchors import Anchors
-from dnsd.resolve.chain import BOGUS, INDETERMINATE, INSECURE, SECURE, Bogus, Chain, Flaw
-from dnsd.resolve.chain import Found, Memory, Need, Trust, Zone
+from dnsd.resolve.chain import (
+    BOGUS,
+    INDETERMINATE,
+    INSECURE,
+    SECURE,
+    Bogus,
+    Chain,
+    Flaw,
+    Found,
+    Memory,
+    Need,
+    Trust,
+    Zone,
+)
 from dnsd.resolve.rrsets import RRset, at_or_below
 
 __all__ = ["BOGUS", "INDETERMINATE", "INSECURE", "SECURE", "Found", "Need", "Validator", "Verdict"]
