@@ -5,6 +5,7 @@ Pure: texts and pairs in, `Hints` out; the built-in ones are the root servers' a
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable
 
@@ -78,6 +79,7 @@ def from_text(text: str) -> Hints:
     return tuple((name, tuple(found)) for name, found in servers.items())
 
 
+@functools.lru_cache(maxsize=4096)
 def usable(address: str, use_ipv4: bool, use_ipv6: bool, query_localhost: bool) -> bool:
     """Whether a server may live at this address: its family is in use and it can be somebody's own.
 
