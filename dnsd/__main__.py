@@ -58,13 +58,13 @@ def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int
 
     from dnsd.serve import agent, supervisor
     from dnsd.serve.batch import COMPILED
-    from dnsd.serve.hotpath import HotPath
+    from dnsd.serve.flightpath import FlightPath
 
     log.setup()
     logger = log.logger("supervisor")
     if not COMPILED:
         logger.warning("no compiled modules: answers are right but slow; run `pip install .` with a C compiler")
-    programs = supervisor.Programs(agent=agent.run, inherited=agent.Inherited, hotpath=HotPath)
+    programs = supervisor.Programs(agent=agent.run, inherited=agent.Inherited, hotpath=FlightPath)
     try:
         return supervisor.Supervisor(settings, programs, logger, reload).run()
     except supervisor.CannotRun as error:

@@ -94,6 +94,32 @@ class Servers:
                 good.append(server)
         return good + [server for _, _, server in sorted(bad)]
 
+    def first(self, servers: Sequence[Server], now_ms: int) -> Server | None:
+        """The server to ask first, as `order` has it; None when one whose penalty has run out waits to be tried.
+
+        That one question is for `order`, which lets the others go on avoiding the server.
+        """
+        best: tuple[int, Server] | None = None
+        for server in servers:
+            standing = self._standing.get(server)
+            if standing is None or standing.failures == 0:
+                return server
+            if now_ms >= standing.until_ms:
+                return None
+            if best is None or standing.until_ms < best[0]:
+                best = (standing.until_ms, server)
+        return best[1] if best else None
+
+    def doubtful(self, server: Server) -> bool:
+        """Whether the server's last try was a failure."""
+        standing = self._standing.get(server)
+        return standing is not None and standing.failures > 0
+
+    @property
+    def known(self) -> int:
+        """How many servers something is remembered of."""
+        return len(self._standing)
+
     def failed(self, server: Server, now_ms: int) -> None:
         """The server was silent or unreachable; it is tried last for a while."""
         standing = self._of(server)
@@ -158,6 +184,12 @@ def matches(asked: bytes, response: bytes) -> bool:
     )
 
 
+def first_patience_ms(servers: Sequence[Server], timeout_ms: int) -> int:
+    """How long the first try waits: with no other server to ask, one lost packet must not cost the answer."""
+    patience_ms = max(SMALLEST_WAIT_MS, timeout_ms // 3) if len(servers) == 1 else timeout_ms
+    return min(patience_ms, BUDGET_MS)
+
+
 def forward(
     sname: bytes,
     qtype: int,
@@ -177,10 +209,9 @@ def forward(
     if not servers:
         return Outcome(None, codes.EDE_NO_REACHABLE_AUTHORITY, "no upstream server is configured")
     deadline_ms = now_ms + min(BUDGET_MS, timeout_ms * len(servers))
+    first = first_patience_ms(servers, timeout_ms)
     tries = [(server, timeout_ms) for server in known.order(servers, now_ms)]
     if len(tries) == 1:
-        # One lost packet must not cost the answer when there is no other server to ask.
-        first = max(SMALLEST_WAIT_MS, timeout_ms // 3)
         tries = [(tries[0][0], first), (tries[0][0], max(SMALLEST_WAIT_MS, timeout_ms - first))]
     said: dict[Server, str] = {}
     for server, patience_ms in tries:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 from dnsd.contract import codes
-from dnsd.resolve.forwarder import Ask, Outcome, Reply, Servers, forward
+from dnsd.resolve.forwarder import UDP, Ask, Outcome, Reply, Servers, first_patience_ms, forward
 from dnsd.resolve.resolver import Resolver
+from dnsd.serve.handoff import Retry
 from dnsd.serve.upstream import Upstream
 
 FLIGHTS = 4096
@@ -54,11 +55,18 @@ class Answers(Protocol):
     def store(self, miss: Any, response: bytes) -> None:
         """Remember a response."""
 
+    def forget_routes(self) -> None:
+        """Ask again which server is first (`serve.flightpath`)."""
+
+    def landed(self, flight: int) -> None:
+        """A flight that was handed over has landed."""
+
 
 @dataclasses.dataclass(slots=True, eq=False)
 class _Flight:
     question: Generator[Ask, Reply, Outcome]
     misses: list[Miss]
+    handed: list[int] = dataclasses.field(default_factory=list)  # numbers of the compiled path's flights
 
 
 class Flights:
@@ -86,8 +94,8 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flights)
 
-    def take(self, miss: Miss) -> None:
-        """Answer a miss: join the flight for the same question, or start one."""
+    def take(self, miss: Miss, retry: Retry | None = None) -> None:
+        """Answer a miss: join the flight for the same question, or start one (`retry`: its first try has been made)."""
         flight = self._flights.get(miss.key)
         if flight is not None:
             if len(flight.misses) >= ASKERS_PER_FLIGHT or self.askers >= ASKERS:
@@ -95,7 +103,8 @@ class Flights:
                 return
             flight.misses.append(miss)
             self.askers += 1
-            self._counters[codes.COUNT_COALESCED] += 1
+            if retry is None:
+                self._counters[codes.COUNT_COALESCED] += 1
             return
         if len(self._flights) >= FLIGHTS or self.askers >= ASKERS:
             self._overloaded(miss)
@@ -104,9 +113,10 @@ class Flights:
         if route.kind == "forward":
             question = forward(
                 miss.sname, miss.qtype, miss.qclass, miss.do, miss.cd, route.servers, route.timeout_ms,
-                self._servers, self._now_ms(),
+                self._servers, retry.started_ms if retry else self._now_ms(),
             )  # fmt: skip
         elif route.kind == "recurse" and self._resolver is not None:
+            retry = None  # a new table: what the old one's server said is of no use
             question = self._resolver.resolve(miss.sname, miss.qtype, miss.do, miss.cd, self._now_ms())
         else:
             text = f"`{route.kind}` is not in this version; name upstream servers in the forward entry {route.name}"
@@ -119,7 +129,54 @@ class Flights:
             return
         flight = self._flights[miss.key] = _Flight(question, [miss])
         self.askers += 1
-        self._send(miss.key, flight, ask)
+        if retry is None or (ask.server, ask.transport) != (retry.server, UDP):
+            self._send(miss.key, flight, ask)
+        else:
+            self._next(miss.key, flight, Reply(retry.wire, self._now_ms(), retry.error))
+
+    def choose(self, number: int) -> tuple[tuple[str, int], int, bool, bool] | None:
+        """For the compiled path: which server a route's questions go to first, how long to wait, whether with EDNS,
+        and whether its last try was a failure (then `proven` wants to know that it answers).
+
+        None leaves a question to `take`: a route of another kind, or a server that one question tries again.
+        """
+        route = self._answers.route(number)
+        if route.kind not in ("forward", "dhcp") or not route.servers:
+            return None
+        now_ms = self._now_ms()
+        server = self._servers.first(route.servers, now_ms)
+        if server is None:
+            return None
+        edns = not self._servers.plain(server, now_ms)
+        patience_ms = first_patience_ms(route.servers, route.timeout_ms)
+        return server, patience_ms, edns, self._servers.doubtful(server)
+
+    def proven(self, server: tuple[str, int]) -> None:
+        """The compiled path has had an answer of a server whose last try was a failure."""
+        self._servers.answered(server)
+        self._answers.forget_routes()
+
+    def refresh(self) -> None:
+        """Now and then: penalties run out without anybody saying so."""
+        if self._servers.known:
+            self._answers.forget_routes()
+
+    def resume(self, retry: Retry) -> None:
+        """Go on with a flight whose first try the compiled path has made."""
+        for miss in retry.misses:
+            self.take(miss, retry)
+        flight = self._flights.get(retry.misses[0].key)
+        if flight is None:
+            self._answers.landed(retry.flight)
+        else:
+            flight.handed.append(retry.flight)
+        self._answers.forget_routes()
+
+    def refuse(self, retry: Retry, text: str) -> None:
+        """SERVFAIL to all who wait; for a worker that leaves."""
+        for miss in retry.misses:
+            self._reply(miss, Outcome(None, codes.EDE_NETWORK_ERROR, text))
+        self._answers.landed(retry.flight)
 
     def abandon(self, text: str) -> None:
         """Answer everybody who still waits with SERVFAIL; for a worker that leaves."""
@@ -142,6 +199,8 @@ class Flights:
     def _land(self, key: bytes, outcome: Outcome) -> None:
         flight = self._flights.pop(key)
         self.askers -= len(flight.misses)
+        for number in flight.handed:
+            self._answers.landed(number)
         for miss in flight.misses:
             self._reply(miss, outcome)
         if outcome.response is not None:  # the clients first

@@ -6,7 +6,7 @@ cdef int HANDED
 
 @cython.final
 cdef class FlightTable:
-    cdef int flights
+    cdef public int flights
     cdef int joiners
     cdef public int under_way
     cdef public int waiting
@@ -54,6 +54,7 @@ cdef class FlightTable:
     cpdef int release(self, int f) except? -1
     cpdef int send(self, int f, int slot, int query_id, int pool, unsigned long long deadline) except? -1
     cpdef int match(self, int slot, int query_id) except? -2
+    cpdef int on_slot(self, int slot, int first) except? -2
     cpdef int recall(self, int f) except? -1
     cpdef int hand(self, int f) except? -1
     cpdef int due(self, unsigned long long now) except? -2

@@ -219,6 +219,15 @@ class FlightTable:
             f = self.id_next[f]
         return -1
 
+    def on_slot(self, slot: cython.int, first: cython.int) -> cython.int:
+        """The next flight, from number `first` on, that waits on this socket."""
+        f: cython.int
+
+        for f in range(first, self.fresh_flight):
+            if self.slot[f] == slot and self.state[f] == 1:
+                return f
+        return -1
+
     def recall(self, f: cython.int) -> cython.int:
         """Wait no longer for the flight's answer."""
         b: cython.int

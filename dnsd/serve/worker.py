@@ -90,6 +90,9 @@ class Worker:
         self._flights = Flights(
             self._hotpath, self._upstream, self._counters, self._clock_ms, self._answer, self._resolver
         )
+        self._hotpath.chooser = self._flights.choose
+        self._hotpath.proven = self._flights.proven
+        self._more_upstream = False
         self._connections = Connections(self._loop, self._stream, self._counters, self._clock_ms)
         self._reading = Reading(
             plan.slot, plan.sockets, self._loop, self._connections, self._on_udp, self._hotpath.socket_batch.forget
@@ -116,6 +119,7 @@ class Worker:
         self._loop.add(self._plan.control.fileno(), select.EPOLLIN, self._on_control)
         self._loop.add(self._plan.events[self._slot], select.EPOLLIN, self._on_event)
         self._loop.add(self._term_read.fileno(), select.EPOLLIN, self._on_term)
+        self._loop.add(self._hotpath.upstream_fd, select.EPOLLIN, self._on_upstream)
         if self._plan.table is not None:
             self._inherit(self._plan.table)
         control.send(self._plan.control, {"op": "hello", "slot": self._slot, "pid": os.getpid()})
@@ -144,6 +148,7 @@ class Worker:
         """Give back what is ours."""
         self._connections.close()
         self._upstream.close()
+        self._hotpath.close()
         self._loop.close()
 
     def _signals(self) -> None:
@@ -161,10 +166,10 @@ class Worker:
                 self._leave()
 
     def _wait_s(self) -> float:
-        if self._hotpath.misses:
+        if self._hotpath.misses or self._more_upstream:
             return 0.0
         due = self._beat_ms + HEARTBEAT_MS
-        for other in (self._upstream.next_ms(), self._connections.next_ms()):
+        for other in (self._upstream.next_ms(), self._hotpath.next_ms(), self._connections.next_ms()):
             if other is not None and other < due:
                 due = other
         if self._leaving_ms:
@@ -177,12 +182,17 @@ class Worker:
     def _timers(self) -> None:
         now_ms = self._now_ms = self._clock_ms()
         self._upstream.expire(now_ms)
+        if self._more_upstream:
+            self._on_upstream(-1, 0)
+        self._hotpath.expire()
+        self._take_handed()
         self._connections.expire(now_ms)
         self._reading.expire(now_ms)
         self._take_misses()
         if now_ms - self._beat_ms >= HEARTBEAT_MS:
             self._beat_ms = now_ms
             self._faults = 0
+            self._flights.refresh()
             self._shared.beat(self._slot, now_ms)
             if os.getppid() != self._plan.parent:
                 self._without_supervisor(now_ms)
@@ -254,10 +264,30 @@ class Worker:
             if turn:
                 self._tick()
             received = hotpath.batch(fd)
+            self._take_handed()
             if hotpath.misses:
                 self._take_misses()
             if received < BATCH:
                 return
+
+    def _on_upstream(self, fd: int, events: int) -> None:
+        """Answers from upstream servers: nearly all of them go straight to their clients."""
+        hotpath = self._hotpath
+        self._more_upstream = False
+        for turn in range(ROUNDS):
+            if turn:
+                self._tick()
+            received = hotpath.receive()
+            self._take_handed()
+            if hotpath.misses:
+                self._take_misses()
+            if received < BATCH:
+                return
+        self._more_upstream = True  # the sockets tell only once that they have something
+
+    def _take_handed(self) -> None:
+        for retry in self._hotpath.handed():
+            self._flights.resume(retry)
 
     def _stream(self, message: bytes, client: bytes, connection: Connection) -> bytes | None:
         misses = self._hotpath.misses
@@ -423,8 +453,11 @@ class Worker:
         waited_ms = self._now_ms - self._leaving_ms
         if waited_ms >= DRAIN_MS:
             self._flights.abandon("the server is stopping")
+            self._hotpath.abandon()
+            for retry in self._hotpath.handed():
+                self._flights.refuse(retry, "the server is stopping")
             return True
-        if len(self._flights) or self._connections.busy:
+        if len(self._flights) or self._hotpath.under_way or self._connections.busy:
             return False
         # An orphan goes on reading for a moment: packets that were on their way when it left the group.
         return not self._orphan or waited_ms >= 100

@@ -120,7 +120,7 @@ def main() -> int:
     """The node's program."""
     from dnsd.serve import log, supervisor, worker
     from dnsd.serve.agent import Inherited
-    from dnsd.serve.hotpath import HotPath
+    from dnsd.serve.flightpath import FlightPath
 
     folder = pathlib.Path(sys.argv[1])
     document = json.loads((folder / "settings.json").read_text())
@@ -130,7 +130,7 @@ def main() -> int:
     def hotpath(slot: int, *rest: Any) -> Any:
         if (folder / f"crash-{slot}").exists():
             os._exit(3)
-        return HotPath(slot, *rest)
+        return FlightPath(slot, *rest)
 
     log.setup(human=False)
     programs = supervisor.Programs(agent=agent, inherited=Inherited, hotpath=hotpath)

@@ -1,0 +1,454 @@
+"""Forwarding on the compiled path: the first try of a question, from the client's packet to its answer.
+
+Compiled by Cython with the types in `flightpath.pxd`. Identical questions share one flight; each flight
+asks once, through a random socket with a random id. A good answer goes into the cache, and everybody
+who waited is answered by the ordinary query path from there, as if they had asked now: so a table
+that came meanwhile, or an objection of `review`, counts. Whatever is not a good answer (silence,
+truncation, a failing server, a forger) is handed with all that is known to the generators of
+`serve.flights`, which decide what to try next; which server is asked first is their decision too.
+"""
+
+import cython
+
+if not cython.compiled:
+    from dnsd.contract.codes import (
+        ACTION_ALIAS,
+        COUNT_CACHE_STORED,
+        COUNT_COALESCED,
+        COUNT_OVERLOADED,
+        COUNT_SEND_ERRORS,
+        COUNT_SERVFAIL,
+        COUNT_UPSTREAM_ANSWERS,
+        COUNT_UPSTREAM_MISMATCHES,
+        COUNT_UPSTREAM_QUERIES,
+        COUNT_UPSTREAM_TIMEOUTS,
+        EDE_OTHER,
+        RCODE_SERVFAIL,
+    )
+    from dnsd.contract.query import Query
+    from dnsd.resolve.message import Reader
+    from dnsd.serve.flighttable import FlightTable
+    from dnsd.serve.hotpath import HotPath
+    from dnsd.serve.lanes import Lanes
+
+from dnsd.serve.batch import Lines
+from dnsd.serve.handoff import Handoff, Retry
+
+_ROUTES = 1024
+_OVERLOADED = b"too many questions are under way"
+
+
+class FlightPath(HotPath):
+    """A worker's query path with forwarding. `upstream_fd` is readable when `receive` has something to do.
+
+    `handed()` gives the flights for the generators. `chooser(route)` says which server is asked first, as (server,
+    milliseconds to wait, whether it speaks EDNS, whether it failed last), or None to leave the question to the generators; it is asked again after
+    `forget_routes`. `proven(server)` is told that a server under suspicion answers.
+    """
+
+    def __init__(self, slot: int, counters: object, ring: object, arena: object, identity: str = "nexoraldns") -> None:
+        HotPath.__init__(self, slot, counters, ring, arena, identity)
+        self.flights = FlightTable()
+        self.lines = Lines()
+        self.lanes = Lanes(self.lines)
+        self.upstream_fd = self.lines.epoll_fd
+        self.datagrams = self.lines.inp
+        self.sizes = self.lines.lengths
+        self.from_lines = self.lines.lines
+        self.question = self.lines.out
+        self.question_lengths = self.lines.out_lengths
+        self.question_lines = self.lines.out_lines
+        self.question_flights = memoryview(bytearray(4 * 64)).cast("i")
+        self.in_size = self.lines.in_stride
+        self.out_size = self.lines.out_stride
+        self.queued = 0
+        self.reader = Reader()
+        table = self.flights
+        self.waiter = Query(table.packet)
+        self.client_names = self.socket_batch.names
+        self.client_name_lengths = self.socket_batch.name_lengths
+        self.client_controls = self.socket_batch.controls
+        self.client_control_lengths = self.socket_batch.control_lengths
+        self.parked = self.socket_batch.parked
+        self.socket_batch.bind(table.names, table.name_lengths, table.controls, table.control_lengths, table.fd)
+        self.replies = 0
+        self.route_pool = memoryview(bytearray(4 * _ROUTES)).cast("i")
+        self.route_patience = memoryview(bytearray(4 * _ROUTES)).cast("i")
+        self.route_edns = memoryview(bytearray(4 * _ROUTES)).cast("i")
+        self.handoff = Handoff(self)
+        self.chooser = None
+        self.proven = None
+        self.forget_routes()
+
+    # --- what the worker calls ------------------------------------------------------------------------------------
+
+    def install(self, policy: object, names: object, generation: int, revision: str) -> None:
+        """As `HotPath.install`; what is under way lands in the new table."""
+        HotPath.install(self, policy, names, generation, revision)
+        self.forget_routes()
+
+    def set_facts(self, data: bytes) -> None:
+        """As `HotPath.set_facts`; the servers of a lease may be others now."""
+        HotPath.set_facts(self, data)
+        self.forget_routes()
+
+    def forget_routes(self) -> None:
+        """Ask `chooser` again from the next question on."""
+        i: cython.int
+        for i in range(1024):
+            self.route_pool[i] = -1
+
+    def batch(self, fd: int) -> int:
+        """As `HotPath.batch`; then the questions that it left are sent to their servers."""
+        n = HotPath.batch(self, fd)
+        if self.queued:
+            self.depart()
+        return n
+
+    def receive(self) -> int:
+        """Take up to 64 datagrams from upstream servers and answer who waited; fewer means that there are no more."""
+        i: cython.int
+        n: cython.int = self.lines.receive()
+
+        for i in range(n):
+            self.arrive(i)
+        if self.replies:
+            self.answer_all()
+        if self.queued:
+            self.depart()
+        return n
+
+    def expire(self) -> None:
+        """Hand over what has waited too long, by the time that `clock` has told."""
+        f: cython.int
+        if self.flights.under_way == 0:
+            return
+        while True:
+            f = self.flights.due(self.mono_ms)
+            if f < 0:
+                break
+            self.count(COUNT_UPSTREAM_TIMEOUTS)
+            self.handoff.flight(f, None, "timeout", 1)
+
+    def next_ms(self) -> int | None:
+        """When `expire` wants to be called (monotonic milliseconds); None when nothing is under way."""
+        return self.flights.next_ms() or None
+
+    def handed(self) -> list[Retry]:
+        """What the generators have to go on with; `landed` says when they are done with one."""
+        found: list[Retry] = self.handoff.collect() if self.handoff.pending else []
+        return found
+
+    def landed(self, flight: int) -> None:
+        """A generator is done with a flight that it was handed."""
+        self.flights.release(flight)
+
+    def abandon(self) -> None:
+        """Hand over all that is under way; for a worker that leaves."""
+        self.handoff.everything()
+
+    @property
+    def under_way(self) -> int:
+        """How many flights there are, those handed over included."""
+        return self.flights.under_way
+
+    def waited(self, j: int) -> int:
+        """Answer one who waits for a flight that is handed over, if that is possible by now; else it becomes a `Miss`."""
+        return self.respond(j)
+
+    def close(self) -> None:
+        """Close every socket."""
+        self.lines.end()
+
+    # --- off the ground -------------------------------------------------------------------------------------------
+
+    def defer(self, q: Query, i: cython.int, fd: cython.int) -> cython.int:
+        """Packet `i` of the batch needs an upstream: 0, or the length of an answer that it gets at once."""
+        t: FlightTable = self.flights
+        s: Query = q
+        bits: cython.int = q.do | ((q.flags >> 3) & 2)
+        route: cython.int = self.v.route
+        pool: cython.int
+        f: cython.int
+        j: cython.int
+
+        if q.length > 512 or q.qclass != 1 or route <= 0 or route >= 1024:
+            return HotPath.defer(self, q, i, fd)
+        if self.v.action == ACTION_ALIAS:
+            s = self.target
+        f = t.find(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, route, self.generation)
+        if f >= 0:
+            if t.state[f] == 2:
+                return HotPath.defer(self, q, i, fd)
+            j = t.join(f)
+            if j < 0:
+                return self.overloaded(q, i)
+            self.count(COUNT_COALESCED)
+            return self.park(j, q, i, fd)
+        pool = self.route_pool[route]
+        if pool < 0:
+            pool = self.choose(route)
+            if pool < 0:
+                return HotPath.defer(self, q, i, fd)
+        f = t.start(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, route, self.generation)
+        if f < 0:
+            return self.overloaded(q, i)
+        j = t.join(f)
+        if j < 0:
+            t.release(f)
+            return self.overloaded(q, i)
+        if self.launch(f, pool) == 0:
+            t.leave(j)
+            t.release(f)
+            return HotPath.defer(self, q, i, fd)
+        return self.park(j, q, i, fd)
+
+    def overloaded(self, q: Query, i: cython.int) -> cython.int:
+        """SERVFAIL at once instead of a wait in a queue that cannot be served; the answer's length."""
+        self.count(COUNT_OVERLOADED)
+        self.count(COUNT_SERVFAIL)
+        return self.responder.fail(
+            q, RCODE_SERVFAIL, EDE_OTHER, _OVERLOADED, i * self.out_stride, self.responder.size_limit(q)
+        )
+
+    def park(self, j: cython.int, q: Query, i: cython.int, fd: cython.int) -> cython.int:
+        """Keep packet `i` and its client for later; returns 0."""
+        t: FlightTable = self.flights
+        k: cython.int
+
+        t.fd[j] = fd
+        t.started[j] = self.mono_ms
+        t.client[2 * j] = q.client_words[0]
+        t.client[2 * j + 1] = q.client_words[1]
+        t.length[j] = q.length
+        for k in range(q.length):
+            t.packet[512 * j + k] = q.buf[q.base + k]
+        t.name_lengths[j] = self.client_name_lengths[i]
+        for k in range(self.client_name_lengths[i]):
+            t.names[28 * j + k] = self.client_names[28 * i + k]
+        t.control_lengths[j] = self.client_control_lengths[i]
+        for k in range(self.client_control_lengths[i]):
+            t.controls[64 * j + k] = self.client_controls[64 * i + k]
+        return 0
+
+    def choose(self, route: cython.int) -> cython.int:
+        """The pool of the server that a route's questions go to first; -1 leaves this one to the generators."""
+        chosen = self.chooser(route) if self.chooser is not None else None
+        if chosen is None:
+            return -1
+        server, patience_ms, edns, doubtful = chosen
+        pool = self.lanes.pool(server)
+        if pool >= 0:
+            self.route_pool[route] = pool
+            self.route_patience[route] = patience_ms
+            self.route_edns[route] = 1 if edns else 0
+            self.lanes.suspect[pool] = 1 if doubtful else 0
+        return pool
+
+    def launch(self, f: cython.int, pool: cython.int) -> cython.int:
+        """Write a flight's question; it leaves with the batch. 0 when no socket is to be had."""
+        t: FlightTable = self.flights
+        slot: cython.int = self.lanes.draw(pool, self.mono_ms)
+        number: cython.int
+        at: cython.int
+        k: cython.int
+        route: cython.int = t.route[f]
+        out = self.question
+
+        if slot < 0:
+            return 0
+        number = self.lanes.chance()
+        while t.match(slot, number) >= 0:
+            number = self.lanes.chance()
+        at = self.queued * self.out_size
+        out[at] = number >> 8
+        out[at + 1] = number & 255
+        out[at + 2] = 1
+        out[at + 3] = 16 if t.bits[f] & 2 else 0
+        for k in range(4, 12):
+            out[at + k] = 0
+        out[at + 5] = 1
+        out[at + 11] = 1 if self.route_edns[route] else 0
+        at += 12
+        for k in range(t.name_length[f]):
+            out[at + k] = t.name[256 * f + k]
+        at += t.name_length[f]
+        out[at] = t.qtype[f] >> 8
+        out[at + 1] = t.qtype[f] & 255
+        out[at + 2] = 0
+        out[at + 3] = 1
+        at += 4
+        if self.route_edns[route]:
+            for k in range(11):
+                out[at + k] = 0
+            out[at + 2] = 41
+            out[at + 3] = 4  # 1232
+            out[at + 4] = 208
+            out[at + 7] = 128 if t.bits[f] & 1 else 0
+            at += 11
+        self.question_lengths[self.queued] = at - self.queued * self.out_size
+        self.question_lines[self.queued] = slot
+        self.question_flights[self.queued] = f
+        t.send(f, slot, number, pool, self.mono_ms + self.route_patience[route])
+        self.queued += 1
+        self.count(COUNT_UPSTREAM_QUERIES)
+        if self.queued == 64:
+            self.depart()
+        return 1
+
+    def depart(self) -> None:
+        """Send the questions that are written."""
+        n, self.queued = self.queued, 0
+        self.lines.send(n)
+        if self.lines.failed:
+            for k in range(n):
+                if self.lines.out_errors[k]:
+                    # What left only at the second attempt tells that nobody heard those before it.
+                    but = self.question_flights[k] if self.lines.out_errors[k] < 0 else -1
+                    self.handoff.line(self.question_lines[k], but)
+
+    # --- landing --------------------------------------------------------------------------------------------------
+
+    def arrive(self, i: cython.int) -> cython.int:
+        """Datagram `i` from upstream: its flight lands, is handed over, or goes on waiting for something better."""
+        t: FlightTable = self.flights
+        slot: cython.int = self.from_lines[i]
+        size: cython.int = self.sizes[i]
+        base: cython.int = i * self.in_size
+        d = self.datagrams
+        f: cython.int = -1
+        kind: cython.int
+
+        if size < 0:
+            self.handoff.line(slot, -1)
+            return 0
+        if size >= 12:
+            f = t.match(slot, (d[base] << 8) | d[base + 1])
+        kind = 0
+        if f >= 0:
+            kind = self.answers(f, base, size)
+        if kind == 0:
+            self.count(COUNT_UPSTREAM_MISMATCHES)  # late, or forged: keep waiting
+            self.lanes.strange[slot] += 1
+            if self.lanes.strange[slot] > 32:
+                self.handoff.line(slot, -1, "forged")
+            return 0
+        self.count(COUNT_UPSTREAM_ANSWERS)
+        if kind == 2 or size > self.in_size:
+            # Cut on the way to us counts as truncated: there is more of it than we said we take.
+            self.handoff.flight(f, None if size > self.in_size else bytes(d[base : base + size]), "truncated", 0)
+            return 0
+        return self.land(f, base, size)
+
+    def answers(self, f: cython.int, base: cython.int, size: cython.int) -> cython.int:
+        """Whether a datagram answers a flight's question (RFC 5452, section 9.1).
+
+        0 no; 1 with an answer; 2 with something that the generators know what to do with: truncated, or a failure.
+        """
+        t: FlightTable = self.flights
+        d = self.datagrams
+        k: cython.int
+        c: cython.int
+        n: cython.int = t.name_length[f]
+        at: cython.int = base + 12
+        rcode: cython.int = d[base + 3] & 15
+
+        if d[base + 2] & 248 != 128 or d[base + 4] != 0:
+            return 0
+        if d[base + 5] == 0:
+            # A bare header, from a server that could not read the question.
+            return 2 if rcode == 1 or rcode == 2 or rcode == 4 or rcode == 5 else 0
+        if d[base + 5] != 1 or size < 16 + n:
+            return 0
+        for k in range(n):
+            c = d[at + k]
+            if 65 <= c <= 90:
+                c += 32  # length octets are no letters
+            if c != t.name[256 * f + k]:
+                return 0
+        at += n
+        if ((d[at] << 8) | d[at + 1]) != t.qtype[f] or d[at + 2] != 0 or d[at + 3] != 1:
+            return 0
+        if d[base + 2] & 2 or rcode == 1 or rcode == 2 or rcode == 4 or rcode == 5:
+            return 2
+        return 1
+
+    def land(self, f: cython.int, base: cython.int, size: cython.int) -> cython.int:
+        """Remember an answer, and give it to everybody who waited."""
+        t: FlightTable = self.flights
+        r: Reader = self.reader
+        j: cython.int
+        at: cython.int
+        ttl: cython.int
+        keep: cython.int
+        slot: cython.int = t.slot[f]
+        pool: cython.int = t.pool[f]
+
+        if r.read(self.datagrams, base, size):
+            self.handoff.flight(f, bytes(self.datagrams[base : base + size]), "", 0)
+            return 0
+        keep = r.ttl
+        ttl = keep if keep < self.max_ttl else self.max_ttl
+        if keep > 0 and ttl < self.min_ttl:
+            ttl = self.min_ttl
+        # What nobody may remember is in the cache for as long as this function runs.
+        at = self.cache.put(
+            t.name[256 * f : 256 * f + t.name_length[f]], t.name_length[f], t.hash[f], t.qtype[f], t.bits[f], t.route[f],
+            r.data, r.body, r.length, r.question, r.rcode, r.answers, r.authorities, r.additionals, r.ttls, r.ttl_count,
+            r.pointers, r.pointer_count, self.now, ttl if ttl > 0 else 1,
+        )  # fmt: skip
+        if at == 0:
+            self.handoff.flight(f, bytes(self.datagrams[base : base + size]), "", 0)
+            return 0
+        if ttl > 0:
+            self.count(COUNT_CACHE_STORED)
+        if self.lanes.suspect[pool]:
+            self.handoff.cleared(pool)
+        self.lanes.settle(slot, 0)
+        j = t.first[f]
+        t.hand(f)  # nobody joins any more; the key stays taken while its clients are answered
+        while j >= 0:
+            j = self.respond(j)
+        t.release(f)
+        if ttl <= 0:
+            self.cache.drop(at)
+        return 0
+
+    def respond(self, j: cython.int) -> cython.int:
+        """Answer one who waited, as the ordinary query path answers now; returns the next.
+
+        Who cannot be answered (a table came in between, and its answer would come from elsewhere) becomes a `Miss`.
+        """
+        t: FlightTable = self.flights
+        q: Query = self.waiter
+        following: cython.int = t.next[j]
+        length: cython.int
+
+        q.client_words[0] = t.client[2 * j]
+        q.client_words[1] = t.client[2 * j + 1]
+        self.landing = 1
+        self.latency_us = cython.cast(cython.uint, self.mono_ms - t.started[j]) * 1000
+        length = self.handle(q, self.responder, 512 * j, t.length[j], self.replies * self.out_stride, 0)
+        self.landing = 0
+        if length > 0:
+            self.out_lengths[self.replies] = length
+            self.parked[self.replies] = j
+            self.replies += 1
+            if self.replies == 64:
+                self.answer_all()
+            return following
+        if length < 0:
+            name, control = self.socket_batch.parked_peer(j)
+            self.miss(q, t.fd[j], name, control)
+            self.misses[len(self.misses) - 1].started_ms = t.started[j]
+        t.leave(j)
+        return following
+
+    def answer_all(self) -> None:
+        """Send the answers that are written."""
+        n, self.replies = self.replies, 0
+        before = self.socket_batch.errors
+        self.socket_batch.send_parked(n)
+        self.counters[COUNT_SEND_ERRORS] += self.socket_batch.errors - before
+        for k in range(n):
+            self.flights.leave(self.parked[k])

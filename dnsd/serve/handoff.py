@@ -1,0 +1,89 @@
+"""From the compiled path to the generators: flights whose first try was no success, with what is known about them.
+
+Plain Python, for it is not the rule. While packets are being worked on flights are only put aside
+here; `collect` then makes `Miss` records of those who wait.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dnsd.serve.flightpath import FlightPath
+
+# A header that says: there is more of it over TCP. What a forger is busy with is asked there as well, where he
+# would have to guess sequence numbers.
+_TRUNCATED = b"\x00\x00\x82\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Retry:
+    """A flight for the generators: `misses` wait, `server` was asked at `started_ms`, and `wire` or `error` came of it."""
+
+    flight: int
+    server: tuple[str, int]
+    started_ms: int
+    wire: bytes | None
+    error: str
+    misses: list[Any]
+
+
+class Handoff:
+    """Flights of one query path on their way to the generators."""
+
+    def __init__(self, path: FlightPath) -> None:
+        self._path = path
+        self.pending: list[tuple[int, tuple[str, int], bytes | None, str]] = []
+
+    def flight(self, f: int, wire: bytes | None, error: str, late: int) -> None:
+        """Put one aside. `late`: its answer may still come."""
+        path = self._path
+        path.lanes.settle(path.flights.slot[f], late)
+        if wire is None and error in ("truncated", "forged"):
+            wire = _TRUNCATED
+        self.pending.append((f, path.lanes.servers[path.flights.pool[f]], wire, "" if wire else error))
+        path.flights.hand(f)
+
+    def line(self, slot: int, but: int, error: str = "unreachable") -> None:
+        """Put aside everything that waits on a socket, except for one flight: nobody listens there, or a forger is at work."""
+        f = self._path.flights.on_slot(slot, 0)
+        while f >= 0:
+            if f != but:
+                self.flight(f, None, error, 0)
+            f = self._path.flights.on_slot(slot, f + 1)
+        if error == "forged":
+            self._path.lanes.retire(slot)
+
+    def cleared(self, pool: int) -> None:
+        """A server that was under suspicion has answered."""
+        self._path.lanes.suspect[pool] = 0
+        if self._path.proven is not None:
+            self._path.proven(self._path.lanes.servers[pool])
+
+    def everything(self) -> None:
+        """Put aside all that is under way."""
+        for f in range(self._path.flights.flights):
+            if self._path.flights.slot[f] >= 0 and self._path.flights.state[f] == 1:
+                self.flight(f, None, "timeout", 1)
+
+    def collect(self) -> list[Retry]:
+        """Those who wait, as misses; a flight whose clients could be answered after all is released."""
+        path = self._path
+        pending, self.pending = self.pending, []
+        found = []
+        others, path.misses = path.misses, []
+        for f, server, wire, error in pending:
+            j = path.flights.first[f]
+            started_ms = path.flights.started[j] if j >= 0 else path.mono_ms
+            while j >= 0:
+                j = path.waited(j)
+            misses, path.misses = path.misses, []
+            if misses:
+                found.append(Retry(f, server, started_ms, wire, error, misses))
+            else:
+                path.landed(f)
+        path.misses = others
+        if path.replies:
+            path.answer_all()
+        return found
