@@ -9,7 +9,6 @@ get a connection of their own. One epoll, one thread; time is handed in, so this
 import dataclasses
 import errno
 import heapq
-import ipaddress
 import secrets
 import select
 import socket
@@ -25,6 +24,8 @@ RETIRE_QUERIES = 1000
 TCP_LIMIT = 256  # connections to all servers together
 _RECEIVES = 32  # per readiness event, so that one server cannot keep the worker
 
+# Our own poverty, not the server's fault.
+_SHORTAGE = frozenset((errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOBUFS, errno.EADDRNOTAVAIL))
 _UNREACHABLE = "unreachable"
 _TIMEOUT = "timeout"
 _BROKEN = "broken"
@@ -166,7 +167,7 @@ class Upstream:
         except OSError as error:
             if sock is not None:
                 sock.close()
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOBUFS, errno.EADDRNOTAVAIL):
+            if error.errno in _SHORTAGE:
                 return next((other for other in pool if other is not None), None)  # share rather than fail
             return None
         pooled = _Pooled(sock, server, place, now_ms)
@@ -181,10 +182,10 @@ class Upstream:
         try:
             sock = _socket(server, socket.SOCK_DGRAM)
             sock.connect(server)
-        except OSError:
+        except OSError as error:
             if sock is not None:
                 sock.close()
-            return None
+            return self._draw(server) if error.errno in _SHORTAGE else None
         pooled = _Pooled(sock, server, -1, self._now_ms(), retired=True)
         self._sockets[sock.fileno()] = pooled
         self._loop.add(sock.fileno(), select.EPOLLIN, self._readable)
@@ -312,7 +313,7 @@ class Upstream:
 
 
 def _socket(server: Server, kind: socket.SocketKind) -> socket.socket:
-    family = socket.AF_INET6 if ipaddress.ip_address(server[0]).version == 6 else socket.AF_INET
+    family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
     sock = socket.socket(family, kind)
     sock.setblocking(False)
     return sock
