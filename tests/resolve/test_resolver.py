@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import dns.message
@@ -136,7 +137,7 @@ _SCRIPTS = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=80)
+@settings(max_examples=int(os.environ.get("NEXORALDNS_FUZZ", "80")))
 @given(
     scripts=st.lists(_SCRIPTS, min_size=1, max_size=12),
     seed=st.integers(0, 2**32),
