@@ -17,6 +17,7 @@ from dnsd.contract import messages
 
 ALL = "all"
 MOST_INTERFACES = 256
+MOST_DISORDER_MS = 10_000  # a hook's program lives 5 s at most; an earlier `at` than this is another boot's
 MOST_PENDING = 64  # of one interface within 250 ms; more are dropped, oldest first
 
 Place = tuple[str, str]  # the node's name, the interface
@@ -39,6 +40,7 @@ class Leases:
     def __init__(self) -> None:
         self._known: dict[Place, dict[str, Lease]] = {}
         self._pending: dict[Place, list[Mapping[str, Any]]] = {}
+        self._at: dict[tuple[Place, str], int] = {}
         self.counts: Counter[str] = Counter()
 
     def hear(self, node: str, event: Mapping[str, Any]) -> bool:
@@ -63,10 +65,15 @@ class Leases:
         after = dict(before)
         touched: set[str] = set()
         told_old: dict[str, list[str]] = {}
+        if all("at" in event for event in waiting):
+            waiting.sort(key=lambda event: int(event["at"]))
         for event in waiting:
             lease, kind = event.get("lease", ALL), event.get("kind") or ("up" if event.get("new") else "down")
             if kind == "same" and not event.get("new") and not event.get("dns"):
                 continue  # nothing of it was fit to be told
+            if self._late(place, lease, event.get("at")):
+                self.counts["late"] += 1
+                continue
             touched.add(lease)
             told_old.setdefault(lease, event.get("old", []))
             if lease == ALL:
@@ -90,6 +97,19 @@ class Leases:
             "lease": touched.pop() if len(touched) == 1 else ALL, "old": old[: messages.MAX_ADDRESSES],
             "new": new[: messages.MAX_ADDRESSES], "refused": sum(event.get("refused", 0) for event in waiting),
         }  # fmt: skip
+
+    def _late(self, place: Place, lease: str, at: int | None) -> bool:
+        """Whether a later word about the same lease has been told already; notes this one's time if not."""
+        if at is None:
+            return False
+        last = max(self._at.get((place, lease), 0), self._at.get((place, ALL), 0))
+        if last - MOST_DISORDER_MS < at < last:
+            return True
+        self._at.pop((place, lease), None)
+        self._at[(place, lease)] = at
+        if len(self._at) > 4 * MOST_INTERFACES:
+            del self._at[next(iter(self._at))]
+        return False
 
     def _keep(self, place: Place, leases: dict[str, Lease]) -> None:
         self._known.pop(place, None)

@@ -70,6 +70,7 @@ class Spool:
             self.refused += 1
         else:
             self.taken += 1
+            event.pop("at", None)  # of another boot, perhaps; the names of the files are in order
             self._hear(socket.gethostname(), event)
         with contextlib.suppress(OSError):
             os.unlink(path)

@@ -272,12 +272,14 @@ def _networkd(values: Values, arguments: Sequence[str]) -> Event | None:
 def _udhcpc(values: Values, arguments: Sequence[str]) -> Event | None:
     reason = arguments[0].removeprefix("post-")
     interface = _interface(values, "interface")
+    if reason in _UDHCPC_LOST:  # at `nak`, for one, the address is 0.0.0.0
+        return _made(interface, reason, "dhcp4", has=False, old=[], new=[], dns=[], search=[])
     ip, mask = values.text("ip"), values.text("mask") or values.text("subnet")
     # udhcpc6 calls with `ipv6` and no `ip`.
     six = values.text("ipv6")
     new = values.address(ip, mask) if ip else values.addresses([six] if six else [])
     return _made(
-        interface, reason, "dhcp6" if six and not ip else "dhcp4", has=reason in _UDHCPC_HAS, old=[], new=new,
+        interface, reason, "dhcp6" if six and not ip else "dhcp4", has=True, old=[], new=new,
         dns=values.servers(values.words("dns"), interface), search=values.domains(values.words("domain", "search")),
     )  # fmt: skip
 

@@ -39,6 +39,7 @@ def _run(words: Sequence[str], environ: Mapping[str, str], deadline: float) -> s
     event, sentence = callers.event_of(environ, arguments)
     if event is None:
         return sentence
+    event["at"] = called_at_ms()
     path = find_config(environ, config)
     if path is None:
         return f"{sentence}, but there are no settings: neither NEXORALDNS_CONFIG nor {DEFAULT_CONFIG} names a file"
@@ -68,6 +69,17 @@ def _words(words: Sequence[str]) -> tuple[str | None, list[str]]:
     if rest[:1] == ["--"]:
         rest = rest[1:]
     return config, rest
+
+
+def called_at_ms() -> int:
+    """When this process began, in milliseconds since the boot (proc(5), stat, field 22).
+
+    A client calls one hook after the other, and starting an interpreter takes longer than that: of two programs in the
+    background the second may be through first, but it cannot have begun first.
+    """
+    with open("/proc/self/stat", "rb") as file:
+        ticks = int(file.read().rpartition(b")")[2].split()[19])
+    return ticks * 1000 // os.sysconf("SC_CLK_TCK")
 
 
 def find_config(environ: Mapping[str, str], config: str | None = None) -> str | None:

@@ -222,7 +222,7 @@ FIELDS: dict[int, dict[str, Check]] = {
     REPORT: {"counters": _object, "workers": _workers, "decisions": _objects, "dropped": _u53, "events?": _objects},
     EVENT: {"source": _word, "reason": _word, "v?": _u53, "interface?": _interface, "kind?": _one_of(*EVENT_KINDS),
             "lease?": _one_of(*LEASES), "old?": _addresses, "new?": _addresses, "dns?": _addresses,
-            "search?": _domains, "refused?": _u53},
+            "search?": _domains, "refused?": _u53, "at?": _u53},
     EVENT_OK: {"coalesced": _bool},
     COMMAND: {"verb": _one_of(*VERBS)},
     COMMAND_OK: {"verb": _one_of(*VERBS)},

@@ -56,6 +56,23 @@ def test_within_one_quiet_time_the_last_word_counts() -> None:
     assert changed and changed["kind"] == "change" and changed["old"] == ["10.0.0.5/24"]
 
 
+def test_the_order_is_that_of_the_calls() -> None:
+    """Two programs in the background may arrive in the wrong order, within the quiet time or after it: the later call
+    holds. A much earlier time is that of another boot, and counts."""
+    down = {**BOUND, "reason": "deconfig", "kind": "down", "new": [], "dns": [], "at": 5000}
+    leases = Leases()
+    told = news(leases, {**BOUND, "at": 5100}, down)
+    assert told and told["kind"] == "up" and "at" not in told
+    assert news(leases, down) is None and leases.counts["late"] == 1
+    told = news(leases, {**down, "at": 5200})
+    assert told and told["kind"] == "down"
+    assert news(leases, {**BOUND, "at": 5150}) is None
+    leases = Leases()
+    news(leases, {**BOUND, "at": 900_000})
+    told = news(leases, {**BOUND, "new": ["10.0.0.8/24"], "at": 5000})
+    assert told and told["kind"] == "change"
+
+
 def test_servers_are_those_of_all_leases_of_the_interface() -> None:
     """IPv4 and IPv6 leases come and go by themselves; a word about all of them replaces them."""
     leases = Leases()
