@@ -23,6 +23,13 @@ def _rr(owner: bytes, rtype: int, ttl: int, rdata: bytes) -> bytes:
     return owner + struct.pack(">HHIH", rtype, codes.CLASS_IN, ttl, len(rdata)) + rdata
 
 
+def _of_self(owner: bytes, rtype: int, rrset: list[tuple[int, bytes]]) -> bytes:
+    """The head of the records that `address: self` makes (rdata is empty then): all but the address; else nothing."""
+    if rtype not in (codes.TYPE_A, codes.TYPE_AAAA) or any(rdata for _, rdata in rrset):
+        return b""
+    return owner + struct.pack(">HHIH", rtype, codes.CLASS_IN, rrset[0][0], 4 if rtype == codes.TYPE_A else 16)
+
+
 @dataclasses.dataclass(slots=True)
 class Owned:
     """The RRsets at one owner: qtype → (ttl, rdata) pairs, and where they were written."""
@@ -80,6 +87,8 @@ def own_zones(rules: RuleSet) -> dict[bytes, OwnZone]:
         for record in sorted(zone.records, key=lambda r: (r.owner, r.rtype, r.rdata)):
             if record.rtype not in (codes.TYPE_A, codes.TYPE_AAAA) or record.owner.startswith(b"\x01*"):
                 continue
+            if not record.rdata:  # `address: self`; see `self_names`
+                continue
             reverse = _reverse(record.rdata)
             home = zones.get(next((n for n in names.suffixes(reverse) if n in zones), b""))
             if home is not None and not home.solo:
@@ -95,6 +104,18 @@ def own_zones(rules: RuleSet) -> dict[bytes, OwnZone]:
                 home.owned(reverse).add(codes.TYPE_SOA, zone.ttl, soa, record.where)
             home.owned(reverse).add(codes.TYPE_PTR, record.ttl, record.owner, record.where)
     return zones
+
+
+def self_names(rules: RuleSet) -> tuple[Owned, Where | None]:
+    """The PTR records that the reverse names of our own addresses have (`ptr: auto`), and where the first is written."""
+    found = Owned()
+    for zone in rules.zones.values():
+        for record in zone.records:
+            if zone.ptr_auto and record.rtype == codes.TYPE_A and not record.rdata and record.owner[:2] != b"\x01*":
+                found.add(codes.TYPE_PTR, record.ttl, record.owner, record.where)
+    # One set of records has one TTL (RFC 2181, section 5.2).
+    found.rrsets = {rtype: [(min(rrset)[0], rdata) for _, rdata in rrset] for rtype, rrset in found.rrsets.items()}
+    return found, found.where
 
 
 def _reverse(rdata: bytes) -> bytes:
@@ -172,6 +193,9 @@ class Answers:
         entries: list[tuple[int, int, int, int, int, int, int]] = []
         cname = rrsets.get(codes.TYPE_CNAME)
         for rtype in sorted(rrsets):
+            if head := _of_self(_QNAME, rtype, rrsets[rtype]):
+                entries.append((rtype, self.put(head), 0, 0, len(head) << 16, 0, 0))
+                continue
             data = b"".join(_rr(_QNAME, rtype, ttl, rdata) for ttl, rdata in rrsets[rtype])
             entries.append((rtype, self.put(data), len(data), len(rrsets[rtype]), 0, 0, 0))
         if cname:
@@ -201,6 +225,9 @@ class Answers:
         out = []
         for rtype in sorted(end.rrsets):
             if rtype == codes.TYPE_CNAME:
+                continue
+            if head := _of_self(sname, rtype, end.rrsets[rtype]):
+                out.append((rtype, self.put(data + head), len(data), hops, len(head) << 16, 0, 0))
                 continue
             full = data + b"".join(_rr(sname, rtype, ttl, rdata) for ttl, rdata in end.rrsets[rtype])
             out.append((rtype, self.put(full), len(full), hops + len(end.rrsets[rtype]), 0, 0, 0))

@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 
 from controller import protect
-from controller.answers import Answers, own_zones
+from controller.answers import Answers, own_zones, self_names
 from controller.blob import Strings, assemble, meaning_of, words
 from controller.classes import Classes, flatten
 from controller.names_blob import NamesBlob, names_blob
@@ -256,6 +256,9 @@ class _Policy:
             layout.SECTION_ZONE_INFO: (words(zone_infos), len(zone_words) // layout.ZONE_WORDS),
         }
         sections.update(sets.sections())
+        ours, where = self_names(self.rules)
+        if ours.rrsets:
+            sections[layout.SECTION_SELF] = (words([self.answers.owner(ours.rrsets, where=where)]), 1)
         sections.update(self._route_sections())
         sections.update(self.answers.sections(self.where))
         sections.update(self._group_sections())

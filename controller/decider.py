@@ -23,6 +23,8 @@ from dnsd.contract.verdict import Chain, Verdict
 _SPACE = 65535
 _EVERY_V4 = ((0, 0xFFFFFFFF),)
 _EVERY_V6 = ((bytes(16), b"\xff" * 16),)
+# Stand for the addresses that the server will have (RFC 5737, RFC 3849): nobody knows them before it runs.
+_SELF = (facts.packed("192.0.2.53"), facts.packed("2001:db8::53"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class Decider:
         gates, self.next_flip_s = facts.gates_from_json(table.gates_json(), at)
         v4, v6 = (_EVERY_V4, _EVERY_V6) if allow is None else facts.intervals(allow)
         flags = facts.FLAG_SPECIAL_USE if special_use else 0
-        self.facts = FactsView(facts.encode(facts.Facts(1, gates, flags, v4, v6)))
+        self.facts = FactsView(facts.encode(facts.Facts(1, gates, flags, v4, v6, self_addresses=_SELF)))
         self.chain = Chain()
         self.verdict = Verdict()
         self._packet = bytearray(512)
@@ -137,10 +139,12 @@ class Decider:
             target = names.to_text(info.name_at(v.target - 1))
         elif v.action not in (codes.ACTION_FORWARD, codes.ACTION_RECURSE, codes.ACTION_DROP):
             answers, authorities = read_answer(self.response())
+            if v.action == codes.ACTION_ANSWER and info.of_self(v.entry):
+                answers = tuple(_unnamed(answer) for answer in answers)
             rcode = codes.rcode_name(self._responder.rcode)
         where, zone = rule.where if rule and not v.allowed else "", ""
         if v.stage == codes.STAGE_LOCAL and not v.special:
-            apex, zone_where = info.zone(v.zone)
+            apex, zone_where = info.zone(v.zone) if v.zone >= 0 else (qname, "")
             zone = names.to_text(apex)
             where = (info.owner_where(v.owner) if v.owner else "") or zone_where
         elif v.stage == codes.STAGE_ROUTE:
@@ -169,6 +173,13 @@ def _actions(v: Verdict) -> tuple[str, ...]:
 
 def _data(owner: bytes, rtype: int, ttl: int, rdata: bytes) -> Data:
     return Data(names.to_text(owner), codes.qtype_name(rtype), ttl, records.shown(rtype, rdata), rdata)
+
+
+def _unnamed(answer: Data) -> Data:
+    """An address of `address: self` as the rules have it: the word."""
+    if answer.rdata not in (_SELF[0][12:], _SELF[1]):
+        return answer
+    return dataclasses.replace(answer, text=records.SELF, rdata=b"")
 
 
 def read_answer(response: bytes) -> tuple[tuple[Data, ...], tuple[Data, ...]]:

@@ -76,10 +76,8 @@ def network(text: str) -> tuple[int, int, int] | None:
 
 def server(text: str) -> Server:
     """A server: IP, IP:port or [v6]:port; raises MemberError for everything else, host names included."""
-    if text == "recurse":
-        raise MemberError("the word 'recurse' stands alone", "write `recurse` or servers, not both", "E012")
-    if text == "dhcp":
-        raise MemberError(f"the word {text!r} is not in this version", "write the address of a resolver", "E030")
+    if text in ("recurse", "dhcp"):
+        raise MemberError(f"the word {text!r} stands alone", f"write `{text}` or servers, not both", "E012")
     scheme = _SCHEME.match(text)
     if scheme:
         words = f"the upstream {text!r} is not in this version"

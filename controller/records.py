@@ -39,6 +39,9 @@ _EXAMPLES = {
 }  # fmt: skip
 
 
+SELF = "self"  # the word for whatever addresses the server itself has
+
+
 class RecordError(ValueError):
     """Data that cannot be read; `code` is a diagnostic's, `help` a hint, `field` the mapping's key at fault."""
 
@@ -103,7 +106,9 @@ def rdata(number: int, text: str, origin: bytes) -> bytes:
 
 
 def shown(number: int, wire: bytes) -> str:
-    """Wire data in presentation format, names absolute."""
+    """Wire data in presentation format, names absolute. An address without octets is `address: self`."""
+    if not wire and number in (codes.TYPE_A, codes.TYPE_AAAA):
+        return SELF
     try:
         made = dns.rdata.from_wire(dns.rdataclass.IN, dns.rdatatype.RdataType.make(number), wire, 0, len(wire))
         return str(made.to_text())

@@ -339,8 +339,8 @@ def _forwards(g: Gathered) -> dict[bytes, Forward]:
         upstreams = node.get("upstreams") if node.kind == MAPPING else node
         servers: list[Server] = []
         words = upstreams.strings() if upstreams is not None else ()
-        recurse = [item.text for item in words] == ["recurse"]
-        for item in () if recurse else words:
+        recurse, dhcp = ([item.text for item in words] == [word] for word in ("recurse", "dhcp"))
+        for item in () if recurse or dhcp else words:
             try:
                 server = members.server(item.text)
             except MemberError as error:
@@ -365,5 +365,6 @@ def _forwards(g: Gathered) -> dict[bytes, Forward]:
             text(node, "strategy") or "failover",
             2000 if seconds is None else round(seconds * 1000),
             recurse=recurse,
+            dhcp=dhcp,
         )
     return out

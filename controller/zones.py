@@ -18,6 +18,7 @@ from controller.ruleset import Record, Where, Zone
 from dnsd.contract import codes, names
 
 DEFAULT_TTL = 300
+SELF_TTL = 60  # of `address: self`: the address may be another one tomorrow
 _OWNER = re.compile(r"(\*|[a-z0-9_/-]+)(\.[a-z0-9_/-]+)*\.?")
 
 TtlReader = Callable[[Node], int | None]
@@ -108,6 +109,9 @@ class _ZoneBuilder:
 
     def _record(self, owner: bytes, node: Node) -> None:
         type_node, ttl_node = node.get("type"), node.get("ttl")
+        if node.get("address") is not None:
+            self._self(owner, node)
+            return
         if type_node is None or type_node.kind != SCALAR or type_node.value is None:
             return
         ttl = self.read_ttl(ttl_node) if ttl_node is not None else None
@@ -131,6 +135,38 @@ class _ZoneBuilder:
                 self._add(owner, number, self.ttl if ttl is None else ttl, item, text)
             elif item.kind == SCALAR and item.value is not None:
                 self._add(owner, number, self.ttl if ttl is None else ttl, item, item.text)
+
+    def _self(self, owner: bytes, node: Node) -> None:
+        """`{address: self}`: the addresses that the server itself has, whatever they are."""
+        address, ttl_node, type_node = node.get("address"), node.get("ttl"), node.get("type")
+        if address is None or address.value != records.SELF:
+            return
+        if type_node is not None:
+            help = "delete it: the addresses are of both types"
+            self.out.append(found("E012", "'type' says nothing beside 'address: self'", type_node.where, help))
+            return
+        written = self.read_ttl(ttl_node) if ttl_node is not None else None
+        for number in (codes.TYPE_A, codes.TYPE_AAAA):
+            key = (owner, number, b"")
+            if key in self._seen:
+                if number == codes.TYPE_A:
+                    words = f"{names.to_text(owner)} has 'address: self' twice"
+                    related = [(self._seen[key].where, "the first one")]
+                    self.out.append(found("W102", words, node.where, "delete one", related))
+                continue
+            ttl = min(self.ttl, SELF_TTL) if written is None else written
+            record = Record(owner, number, ttl, b"", records.SELF, address.where)
+            self._seen[key] = record
+            self.records.append(record)
+
+    def _mixed(self) -> None:
+        """Addresses beside `address: self`: one of the two is meant."""
+        for record in self.records:
+            ours = self._seen.get((record.owner, record.rtype, b""))
+            if record.rdata and ours is not None:
+                words = f"{names.to_text(record.owner)} has 'address: self' and also the address {record.text}"
+                help = "keep one of the two: the server's own addresses are told by 'self'"
+                self.out.append(found("E025", words, record.where, help, [(ours.where, "address: self")]))
 
     def _add(self, owner: bytes, number: int, ttl: int, node: Node, text: str) -> None:
         try:
@@ -169,6 +205,7 @@ class _ZoneBuilder:
 
     def finish(self, where: Where) -> None:
         """One TTL a set, the SOA and the NS that are missing, lint on relative names."""
+        self._mixed()
         least: dict[tuple[bytes, int], int] = {}
         for r in self.records:
             least[r.owner, r.rtype] = min(r.ttl, least.get((r.owner, r.rtype), r.ttl))

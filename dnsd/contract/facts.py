@@ -94,6 +94,11 @@ class Facts:
     next_generation: int = 0
     self_addresses: tuple[bytes, ...] = ()
 
+    @property
+    def lease_servers(self) -> tuple[tuple[str, int], ...]:
+        """The leases' DNS servers as (address, port); a link-local address has its interface's number."""
+        return tuple((f"{unpacked(a)}%{index}" if index else str(unpacked(a)), port) for a, port, index in self.lease)
+
 
 def packed(address: str | ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
     """An address as the 16 octets that facts, the query path and the decision ring use."""

@@ -190,6 +190,10 @@ class TableInfo:
         where = self._words(layout.SECTION_ZONE_INFO)[number * layout.ZONE_INFO_WORDS]
         return self.node_name(node), self.where(where)
 
+    def of_self(self, entry: int) -> bool:
+        """Whether an entry (word offset + 1) answers with our own addresses (`address: self`)."""
+        return bool(self._words(layout.SECTION_OWNERS)[entry - 1 + layout.ENTRY_RCODE] >> 16)
+
     def entry(self, entry: int) -> tuple[list[RRset], list[RRset]]:
         """The (answer, authority) records of an entry (word offset + 1, as `Verdict.entry` has it)."""
         words = self._words(layout.SECTION_OWNERS)[entry - 1 : entry - 1 + layout.ENTRY_WORDS]
@@ -211,4 +215,11 @@ class TableInfo:
             rtype, _, ttl, length = struct.unpack_from(">HHIH", data, at)
             records.append(RRset(owner, rtype, ttl, data[at + 10 : at + 10 + length]))
             at += 10 + length
+        template = words[layout.ENTRY_RCODE] >> 16
+        if template:  # `address: self`: the addresses are in the facts
+            end = first + words[layout.ENTRY_LENGTH] + template
+            head = bytes(self.table.part(layout.SECTION_ANSWERS)[end - template : end])
+            rtype, _, ttl, _ = struct.unpack(">HHIH", head[-10:])
+            records.insert(counts & 0xFFFF, RRset(None if head[0] >= 192 else head[:-10], rtype, ttl, b""))
+            counts += 1
         return records[: counts & 0xFFFF], records[counts & 0xFFFF :]

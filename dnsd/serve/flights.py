@@ -110,7 +110,11 @@ class Flights:
             self._overloaded(miss)
             return
         route = self._answers.route(miss.route)
-        if route.kind == "forward":
+        if route.kind == "dhcp" and not route.servers:
+            text = f"no DHCP lease names a DNS server (forward entry {route.name})"
+            self._reply(miss, Outcome(None, codes.EDE_NO_REACHABLE_AUTHORITY, text))
+            return
+        if route.kind in ("forward", "dhcp"):
             question = forward(
                 miss.sname, miss.qtype, miss.qclass, miss.do, miss.cd, route.servers, route.timeout_ms,
                 self._servers, retry.started_ms if retry else self._now_ms(),

@@ -5,6 +5,8 @@ packet and no clock is read: the worker gives the time once a batch. Everything 
 later is in its record; the generation that decided it too.
 """
 
+import dataclasses
+
 import cython
 
 if not cython.compiled:
@@ -51,13 +53,14 @@ if not cython.compiled:
     )
     from dnsd.contract.factsview import FactsView
     from dnsd.contract.query import Query
+    from dnsd.contract.review import Reviewer
     from dnsd.contract.table import Table
     from dnsd.contract.verdict import Chain, Verdict
     from dnsd.resolve.cache import Cache
 
 from dnsd import __version__
 from dnsd.contract import query as query_module
-from dnsd.contract.facts import Facts, encode
+from dnsd.contract.facts import Facts, decode, encode
 from dnsd.contract.tableinfo import TableInfo
 from dnsd.resolve.message import FormError, read
 from dnsd.serve.batch import Batch
@@ -105,6 +108,7 @@ class HotPath:
         self.v = Verdict()
         self.chain = Chain()
         self.responder = Responder(self.socket_batch.out)
+        self.reviewer = Reviewer()
         self.stream_query = Query(bytearray(_STREAM + 1))
         self.stream_responder = Responder(bytearray(_STREAM + 1))
         self.cache = Cache(arena)
@@ -149,6 +153,7 @@ class HotPath:
         """Use these facts from the next packet on; raises FactsError."""
         self.view = FactsView(data, self.generation)
         self.facts_data = data
+        self.routes = {}  # `dhcp` means the servers of the lease
 
     def clock(self, mono_ms: int, wall_ms: int) -> None:
         """The time for the next batch."""
@@ -167,7 +172,10 @@ class HotPath:
         """The forward entry of `Miss.route` in the table that is installed now."""
         found = self.routes.get(number)
         if found is None:
-            found = self.routes[number] = self.info.route(number)
+            found = self.info.route(number)
+            if found.kind == "dhcp":
+                found = dataclasses.replace(found, servers=decode(self.facts_data).lease_servers)
+            self.routes[number] = found
         return found
 
     # --- UDP ------------------------------------------------------------------------------------------------------
@@ -323,6 +331,10 @@ class HotPath:
             return -1
         if not self.landing:
             self.count(COUNT_CACHE_HITS)
+        if self.table.protect_flags and not self.let_pass(q, s):
+            limit = r.write(self.table, q, v, out, limit)
+            self.tally(r)
+            return limit
         if c.rcode == RCODE_NXDOMAIN:
             self.count(COUNT_NXDOMAIN)
         limit = r.relay(
@@ -332,6 +344,25 @@ class HotPath:
         if r.truncated:
             self.count(COUNT_TRUNCATED)
         return limit
+
+    def let_pass(self, q: Query, s: Query) -> cython.int:
+        """Whether the answer that the cache has just found may go to this client; else `v` says who objects.
+
+        A stamp on the answer says for which table, facts, class and kind of permission it has passed already.
+        """
+        c: Cache = self.cache
+        v: Verdict = self.v
+        one: cython.uint = cython.cast(cython.uint, self.generation)
+        two: cython.uint = self.view.version & 65535
+
+        two = (two << 16) | ((v.client_class & 32767) << 1) | v.allowed
+        if v.client_class < 32768 and c.passed(one, two):
+            return 1
+        if self.reviewer.review(self.table, self.view, q, v, s.name, c.arena, c.body, c.length, c.question, c.answers):
+            return 0
+        if v.client_class < 32768:
+            c.stamp(one, two)
+        return 1
 
     def count(self, number: cython.int) -> cython.int:
         """Add one to a counter; this slot's worker is its only writer."""
@@ -374,7 +405,7 @@ class HotPath:
         words[w + 5] = word | (high << 32)
         word = 0
         if self.table is not None:
-            word = self.table.where_of(v.rule, v.owner, v.zone)
+            word = self.table.where_of(v.rule, v.guard, v.owner, v.zone)
         high = latency_us
         words[w + 6] = word | (high << 32)
         words[w + 7] = self.generation
@@ -437,7 +468,10 @@ class HotPath:
         miss.list = v.listed
         miss.label = v.label
         miss.owner_entry = v.entry
-        miss.verdict = (v.stage, v.action, v.rule, v.listed, v.rule_action, v.allowed, v.owner, v.entry, v.label)
+        miss.verdict = (
+            v.stage, v.action, v.rule, v.listed, v.rule_action, v.allowed, v.owner, v.entry, v.label,
+            v.route, v.spared, v.client_class,
+        )  # fmt: skip
         miss.started_ms = self.mono_ms
         miss.token = None
         self.misses.append(miss)
@@ -487,7 +521,10 @@ class HotPath:
         q.parse(0, len(miss.packet))
         limit = _STREAM if miss.fd < 0 else r.size_limit(q)
         v.reset()
-        v.stage, v.action, v.rule, v.listed, v.rule_action, v.allowed, v.owner, v.entry, v.label = miss.verdict
+        (
+            v.stage, v.action, v.rule, v.listed, v.rule_action, v.allowed, v.owner, v.entry, v.label,
+            v.route, v.spared, v.client_class,
+        ) = miss.verdict  # fmt: skip
         answer = None
         if response is not None:
             try:
@@ -502,10 +539,19 @@ class HotPath:
             pointers = b"".join(place.to_bytes(2, "big") for place in answer.pointers)
             data = answer.body + ttls + pointers
             size = len(answer.body)
-            length = r.relay(
-                miss.table, q, v, 0, limit, memoryview(data or b"\x00"), 0, size, answer.question, answer.rcode, answer.answers,
-                answer.authorities, answer.additionals, size, len(answer.ttls), size + len(ttls), len(answer.pointers), 0,
-            )  # fmt: skip
+            sname = memoryview(miss.sname)
+            body = memoryview(data or b"\x00")
+            if self.reviewer.review(
+                miss.table, self.view, q, v, sname, body, 0, size, answer.question, answer.answers
+            ):
+                length = r.write(miss.table, q, v, 0, limit)
+                self.count(COUNT_BLOCKED)
+            else:
+                length = r.relay(
+                    miss.table, q, v, 0, limit, body, 0, size, answer.question, answer.rcode, answer.answers,
+                    answer.authorities, answer.additionals, size, len(answer.ttls), size + len(ttls),
+                    len(answer.pointers), 0,
+                )  # fmt: skip
             r.set_revision(self.revision.encode())
         if r.rcode == RCODE_SERVFAIL:
             self.count(COUNT_SERVFAIL)
@@ -513,6 +559,11 @@ class HotPath:
             self.count(COUNT_NXDOMAIN)
         if r.truncated:
             self.count(COUNT_TRUNCATED)
+        if miss.table is not self.table:
+            # Numbers of a table that is gone: better no name than another rule's.
+            v.rule = v.listed = -1
+            v.guard = v.owner = 0
+            v.zone = -1
         self.record(q, r.rcode, 1 if miss.fd < 0 else 0, 0, max(0, self.mono_ms - miss.started_ms) * 1000)
         return bytes(memoryview(r.out_buffer)[:length])
 

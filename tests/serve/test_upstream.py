@@ -291,8 +291,11 @@ def test_a_dead_server_is_followed_by_a_live_one(bench: Bench) -> None:
         assert sent == [b"1:ok", b"2:ok"] and now_ms() - start < 120
 
 
-def test_what_is_not_built_is_refused_in_words(bench: Bench) -> None:
-    """A route of a kind that this version does not have says so."""
+def test_without_a_lease_there_is_nobody_to_ask(bench: Bench) -> None:
+    """`forward: dhcp` while no lease names a server: SERVFAIL with an error that says so; other kinds are refused."""
     flights, _, sent = flights_on(bench, FakeRoute((), kind="dhcp"))
+    flights.take(FakeMiss(names.from_text("a.test"), 1))
+    assert b"22 no DHCP lease names a DNS server" in sent[0]
+    flights, _, sent = flights_on(bench, FakeRoute((), kind="pigeon"))
     flights.take(FakeMiss(names.from_text("a.test"), 1))
     assert b"not in this version" in sent[0]
