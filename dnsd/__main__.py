@@ -38,10 +38,12 @@ def read_settings(path: str | None, environ: Mapping[str, str] = os.environ) -> 
         if document is not None and not isinstance(document, dict):
             raise ConfigError(f'{path}: the settings are a mapping, for example `listen: ["127.0.0.1:5335"]`')
     base = os.getcwd() if path is None else os.path.dirname(os.path.abspath(path))
-    from dnsd.serve.recursion import HintsError, with_hints
+    from dnsd.serve.recursion import AnchorError, HintsError, with_anchors, with_hints
 
     try:
-        return with_hints(load(document, base, environ))
+        return with_anchors(with_hints(load(document, base, environ)))
+    except AnchorError as error:
+        raise ConfigError(f"{path or 'settings'}: resolver.trust_anchors: {error}") from None
     except HintsError as error:
         raise ConfigError(f"{path or 'settings'}: resolver.root_hints: {error}") from None
     except SettingsError as error:

@@ -15,6 +15,7 @@ Paint = Callable[[str, str], str]  # style (SGR), text
 
 _BOLD, _DIM, _GREEN, _BLUE, _RED, _YELLOW = "1", "2", "32", "36", "31", "33"
 _GOOD = frozenset((scrub.ANSWER, scrub.ALIAS))
+_OF_CHAINS = frozenset((codes.TYPE_DS, codes.QTYPES["DNSKEY"]))
 _SHOWN = 6  # records of one answer, servers of one referral
 _WORDS = {
     "timeout": "no answer in time", "unreachable": "unreachable", "broken": "the connection broke",
@@ -61,6 +62,10 @@ def tree(trace: Iterable[Step], paint: Paint) -> Iterator[str]:
         elif step.kind == steps.CACHED:
             lines = _lines(step.rrsets)
             open_names[depth].below.append(_Node(paint(_DIM, f"known already: {step.said}"), lines))
+        elif step.kind == steps.VALIDATED:
+            colour = {"secure": _GREEN, "bogus": _RED}.get(step.said, _YELLOW)
+            why = f": {step.text}" if step.text else ""
+            open_names[depth].below.append(_Node(f"DNSSEC: {paint(colour, step.said)}{why}"))
         elif step.kind == steps.FAILED and depth:
             open_names[depth].below.append(_Node(paint(_RED, f"cannot be resolved: {step.text}")))
     for root in roots:
@@ -82,6 +87,8 @@ def _name(step: Step, paint: Paint) -> str:
     text = f"{names.to_text(step.name)} {codes.qtype_name(step.qtype)}"
     if step.said == scrub.ALIAS:
         return f"{paint(_BOLD, text)} {paint(_DIM, 'where the alias leads')}"
+    if step.qtype in _OF_CHAINS:
+        return f"{paint(_BOLD, text)} {paint(_DIM, 'for the chain of trust')}" if step.depth else paint(_BOLD, text)
     return f"{paint(_BOLD, text)} {paint(_DIM, 'the address of a name server')}" if step.depth else paint(_BOLD, text)
 
 

@@ -70,9 +70,9 @@ class Anchors:
 NONE = Anchors({}, {})
 
 
-def builtin() -> Anchors:
-    """The root's keys."""
-    return from_text(_BUILTIN)
+def builtin(negative: Iterable[str] = ()) -> Anchors:
+    """The root's keys; raises AnchorError for a negative one that cannot be read."""
+    return from_text(_BUILTIN, negative)
 
 
 def from_text(text: str, negative: Iterable[str] = ()) -> Anchors:

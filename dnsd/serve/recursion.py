@@ -1,4 +1,4 @@
-"""The node's settings made into a resolver: hints, memory, chance. Chance is the kernel's: the case is a secret."""
+"""The node's settings made into a resolver: hints, trust anchors, memory, chance. Chance is the kernel's: the case is a secret."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import secrets
 from dnsd.contract import codes, names
 from dnsd.contract.settings import Settings
 from dnsd.contract.special import special_names
-from dnsd.resolve import hints
+from dnsd.resolve import anchors, hints
+from dnsd.resolve.anchors import AnchorError, Anchors
 from dnsd.resolve.config import Config
 from dnsd.resolve.hints import Hints, HintsError
 from dnsd.resolve.infra import Infra
 from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.rrcache import RRCache
+from dnsd.resolve.validator import Validator
 
 _SMALLEST_CACHE = 1 << 20
 
-__all__ = ["HintsError", "resolver", "root_hints", "with_hints"]
+__all__ = ["AnchorError", "HintsError", "resolver", "root_hints", "trust_anchors", "with_anchors", "with_hints"]
 
 
 def root_hints(settings: Settings) -> Hints:
@@ -52,8 +54,38 @@ def with_hints(settings: Settings) -> Settings:
     return dataclasses.replace(settings, resolver=dataclasses.replace(settings.resolver, root_hints=pairs))
 
 
+def trust_anchors(settings: Settings) -> Anchors:
+    """The trust anchors as the settings have them (a file must have been read before: `with_anchors`); raises AnchorError."""
+    given, negative = settings.resolver.trust_anchors, settings.resolver.negative_trust_anchors
+    if given == "builtin":
+        return anchors.builtin(negative)
+    if isinstance(given, str):
+        raise AnchorError(f"{given} was not read")
+    return anchors.from_texts(given, negative)
+
+
+def with_anchors(settings: Settings) -> Settings:
+    """The settings with the file of trust anchors read, and every anchor checked; raises AnchorError. See `with_hints`."""
+    given = settings.resolver.trust_anchors
+    if isinstance(given, str) and given != "builtin":
+        try:
+            with open(given, encoding="utf-8") as file:
+                text = file.read()
+            if not anchors.from_text(text):
+                raise AnchorError("there is no DS or DNSKEY record in it (`trust_anchors: []` turns validation off)")
+        except OSError as error:
+            raise AnchorError(f"{given}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise AnchorError(f"{given}: is not UTF-8 text") from None
+        except AnchorError as error:
+            raise AnchorError(f"{given}: {error}") from None
+        settings = dataclasses.replace(settings, resolver=dataclasses.replace(settings.resolver, trust_anchors=(text,)))
+    trust_anchors(settings)
+    return settings
+
+
 def resolver(settings: Settings, workers: int) -> Resolver:
-    """The resolver of one worker of so many; raises HintsError.
+    """The resolver of one worker of so many; raises HintsError, AnchorError.
 
     Its memory of RRsets is half of what its share of the answer cache is, on top of that.
     """
@@ -73,4 +105,6 @@ def resolver(settings: Settings, workers: int) -> Resolver:
     )
     size = max(_SMALLEST_CACHE, settings.cache.size_bytes // max(1, workers) // 2)
     cache = RRCache(size, settings.cache.min_ttl_s, settings.cache.max_ttl_s)
-    return Resolver(config, root_hints(settings), secrets.randbelow, cache, Infra())
+    known = trust_anchors(settings) if wanted.dnssec else anchors.NONE
+    validator = Validator(known, wanted.signature_skew_s) if known else None
+    return Resolver(config, root_hints(settings), secrets.randbelow, cache, Infra(), validator)
