@@ -131,10 +131,10 @@ def _follow(section: Iterable[RRset], zone: bytes, qname: bytes, qtype: int) -> 
     name = qname
     seen = {qname}
     while len(chain) < CHAIN:
-        found = by_name.get((name, qtype))
+        dname = next((rrset for rrset in dnames if names.is_below(name, rrset.owner)), None)
+        found = by_name.get((name, qtype)) if dname is None else None  # below a DNAME there is nothing else
         if found is not None:
             return (*chain, found), b""
-        dname = next((rrset for rrset in dnames if names.is_below(name, rrset.owner)), None)
         cname = by_name.get((name, codes.TYPE_CNAME))
         if dname is not None:
             # The CNAME that a server makes of a DNAME proves nothing: we make our own (RFC 6672, section 3.1).

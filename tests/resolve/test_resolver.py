@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
 
 import dns.message
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dnsd.contract import codes, names
@@ -137,7 +136,6 @@ _SCRIPTS = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=int(os.environ.get("NEXORALDNS_FUZZ", "80")))
 @given(
     scripts=st.lists(_SCRIPTS, min_size=1, max_size=12),
     seed=st.integers(0, 2**32),
