@@ -80,7 +80,7 @@ def from_text(text: str, negative: Iterable[str] = ()) -> Anchors:
     try:
         found = signatures.records(text)
     except ValueError as error:
-        raise AnchorError(f"trust anchors: {error}; write DS or DNSKEY records, like `. DS 20326 8 2 E06D...`") from None
+        raise AnchorError(f"{error}; write DS or DNSKEY records, like `. DS 20326 8 2 E06D...`") from None
     ds: dict[bytes, list[bytes]] = {}
     keys: dict[bytes, list[bytes]] = {}
     for owner, rtype, rdata in found:

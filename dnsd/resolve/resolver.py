@@ -25,6 +25,8 @@ from dnsd.resolve.validator import BOGUS, Found, Validator, Verdict
 
 __all__ = ["Config", "Resolver", "Result"]
 
+# Not for those who did not set DO (RFC 4035, section 3.2.1).
+_SIGNED_ONLY = frozenset((codes.QTYPES["NSEC"], codes.QTYPES["NSEC3"]))
 _YXDOMAIN = codes.RCODES["YXDOMAIN"]
 _BOGUS = 1 << 16  # beside a qtype: the failure of validation, which a question with CD set does not share
 
@@ -100,7 +102,9 @@ class Resolver:
             steps.RESULT, 0, sname, qtype, said=codes.rcode_name(result.rcode), rrsets=result.answer or result.authority
         )
         authority = result.authority
-        if do:  # what shows that a wildcard was right to answer
+        if not do:
+            authority = tuple(rrset for rrset in authority if rrset.rtype not in _SIGNED_ONLY)
+        else:  # what shows that a wildcard was right to answer
             authority += tuple(dict.fromkeys(proof for rrset in result.answer for proof in rrset.proofs))
         return Outcome(response(sname, qtype, result.rcode, result.answer, authority, do, flags), ede, text)
 

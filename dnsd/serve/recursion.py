@@ -1,4 +1,7 @@
-"""The node's settings made into a resolver: hints, trust anchors, memory, chance. Chance is the kernel's: the case is a secret."""
+"""The node's settings made into a resolver: hints, trust anchors, memory, chance.
+
+Chance is the kernel's: the case is a secret.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def with_hints(settings: Settings) -> Settings:
 
 
 def trust_anchors(settings: Settings) -> Anchors:
-    """The trust anchors as the settings have them (a file must have been read before: `with_anchors`); raises AnchorError."""
+    """The trust anchors of the settings (a file must have been read before: `with_anchors`); raises AnchorError."""
     given, negative = settings.resolver.trust_anchors, settings.resolver.negative_trust_anchors
     if given == "builtin":
         return anchors.builtin(negative)
@@ -65,7 +68,7 @@ def trust_anchors(settings: Settings) -> Anchors:
 
 
 def with_anchors(settings: Settings) -> Settings:
-    """The settings with the file of trust anchors read, and every anchor checked; raises AnchorError. See `with_hints`."""
+    """The settings with the trust anchors' file read, and every anchor checked; raises AnchorError. As `with_hints`."""
     given = settings.resolver.trust_anchors
     if isinstance(given, str) and given != "builtin":
         try:

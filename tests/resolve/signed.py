@@ -318,10 +318,10 @@ class World:
 class Play:
     """Our resolver in a world without sockets."""
 
-    def __init__(self, world: World, validator: Validator | None) -> None:
+    def __init__(self, world: World, validator: Validator | None, minimised: bool = False) -> None:
         self.world = world
         config = Config(
-            qname_minimisation=False, case_randomisation=False, priming=False, query_localhost=True, use_ipv6=False
+            qname_minimisation=minimised, case_randomisation=False, priming=False, query_localhost=True, use_ipv6=False
         )
         hints = from_pairs([("ns.", (world.root,))])
         self.resolver = Resolver(config, hints, lambda n: 0, validator=validator)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
+import random
 import selectors
 import subprocess
 
+import dns.dnssec
+import dns.exception
 import dns.flags
 import dns.message
 import dns.query
 import dns.rcode
-import dns.rdatatype
+import dns.rdata
+import dns.rdataclass
 import dns.rrset
 import pytest
 from dns.rdatatype import DNSKEY, DS, NSEC, NSEC3, RRSIG, SOA, A
 
-from dnsd.resolve import anchors
+from dnsd.resolve import anchors, signatures
+from dnsd.resolve.forwarder import Outcome
 from dnsd.resolve.validator import BOGUS, INSECURE, SECURE, Validator
 from tests.resolve.signed import DAY, NOW, Play, Server, Signer, World, Zone, name, serving
 
@@ -46,7 +52,9 @@ def _spoiled(apex: str, section: str, *types: int) -> object:
     def change(query: dns.message.Message, response: dns.message.Message) -> None:
         if query.question[0].name.is_subdomain(end):
             held: list[dns.rrset.RRset] = getattr(response, section)
-            held[:] = [r for r in held if r.rdtype not in types and not (r.rdtype == RRSIG and r[0].type_covered in types)]
+            held[:] = [
+                r for r in held if r.rdtype not in types and not (r.rdtype == RRSIG and r[0].type_covered in types)
+            ]
 
     return change
 
@@ -67,8 +75,8 @@ def internet() -> World:
     leaf("sub.nonsec.test", signed=False, delegate=False)
     under = f"under.good.test NS ns.under.good.test\nns.under.good.test A {LEAF}\n{ds['under.good.test'][0]}\n"
     leaf("good.test", RICH + under)
-    for apex, nsec3 in (("hash.test", (0, "", False)), ("salt.test", (5, "aabb", False)), ("often.test", (160, "", False))):
-        leaf(apex, RICH, nsec3=nsec3)
+    for apex, iterations, salt in (("hash.test", 0, ""), ("salt.test", 5, "aabb"), ("often.test", 160, "")):
+        leaf(apex, RICH, nsec3=(iterations, salt, False))
         leaf(f"sub.{apex}", signed=False, delegate=False)
     leaf("out.test", RICH, nsec3=(0, "", True))
     leaf("sub.out.test", signed=False, delegate=False)
@@ -128,8 +136,8 @@ def internet() -> World:
         top_text += f"{apex} NS ns.{apex}\nns.{apex} A {LEAF}\n{made.ds()}\n"
     top = Zone("test", f"test NS ns.test\nns.test A {TOP}\n" + top_text)
     out = Zone("out", f"out NS ns.out\nns.out A {TOP}\n" + out_text, nsec3=(0, "", True))
-    root_text = f". NS ns\nns A {ROOT}\ntest NS ns.test\nns.test A {TOP}\n{top.ds()}\nout NS ns.out\nns.out A {TOP}\n{out.ds()}"
-    root = Zone(".", root_text)
+    delegations = f"test NS ns.test\nns.test A {TOP}\n{top.ds()}\nout NS ns.out\nns.out A {TOP}\n{out.ds()}"
+    root = Zone(".", f". NS ns\nns A {ROOT}\n{delegations}")
     servers = {ROOT: Server(root), TOP: Server(top, out), LEAF: Server(*leaves.values())}
     servers[LEAF].changes = [
         _spoiled("nonsec.test", "authority", NSEC), _spoiled("nonsec3.test", "authority", NSEC3),
@@ -150,10 +158,15 @@ def trust(world: World, *negative: str) -> anchors.Anchors:
     return anchors.from_texts([world.servers[world.root].zones[0].ds()], negative)
 
 
+def player(*negative: str, skew_s: float = 3600.0, minimised: bool = False) -> Play:
+    """Our resolver in the shared internet, knowing nothing yet."""
+    return Play(shared(), Validator(trust(shared(), *negative), skew_s), minimised)
+
+
 @functools.cache
-def player() -> Play:
-    """Our resolver, with what it has learned in earlier tests."""
-    return Play(shared(), Validator(trust(shared())))
+def experienced(minimised: bool) -> Play:
+    """One that knows what it has learned in earlier tests."""
+    return player(minimised=minimised)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,10 +280,22 @@ def _state(response: dns.message.Message) -> str:
     return SECURE if response.flags & dns.flags.AD else INSECURE
 
 
+def test_every_answer_is_worth_what_its_proofs_are_to_one_who_knows_nothing() -> None:
+    """The whole table again, each case with a resolver that has nothing in its memory."""
+    for case in CASES:
+        outcome = player(minimised=True).ask(case.name, case.type)
+        if case.state == BOGUS:
+            assert (outcome.response, outcome.ede) == (None, case.ede), (case, outcome.text)
+        else:
+            response = dns.message.from_wire(outcome.response or b"")
+            assert (_state(response), outcome.ede) == (case.state, case.ede), (case, outcome.text)
+
+
+@pytest.mark.parametrize("minimised", [False, True], ids=["plain", "minimised"])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_answer_is_worth_what_its_proofs_are(case: Case) -> None:
-    """State, EDE and rcode of an answer from a zone that is right, or wrong in one way; the same again from the cache."""
-    play = player()
+def test_every_answer_is_worth_what_its_proofs_are(case: Case, minimised: bool) -> None:
+    """State, EDE and rcode of an answer from a zone that is right, or wrong in one way; the same from the cache."""
+    play = experienced(minimised)
     for _ in range(2):
         outcome = play.ask(case.name, case.type)
         if case.state == BOGUS:
@@ -279,9 +304,231 @@ def test_every_answer_is_worth_what_its_proofs_are(case: Case) -> None:
             continue
         assert outcome.response is not None, outcome.text
         response = dns.message.from_wire(outcome.response)
-        assert (_state(response), outcome.ede, dns.rcode.to_text(response.rcode())) == (case.state, case.ede, case.rcode), (
-            outcome.text
-        )
+        found = (_state(response), outcome.ede, dns.rcode.to_text(response.rcode()))
+        assert found == (case.state, case.ede, case.rcode), outcome.text
+
+
+# --- settings, and what clients ask for ----------------------------------------------------------------------------
+
+
+def _flags(outcome: Outcome) -> int:
+    assert outcome.response is not None, outcome.text
+    return dns.message.from_wire(outcome.response).flags
+
+
+def test_a_client_that_validates_itself_gets_what_there_is() -> None:
+    """CD: the data as it came, with signatures and without AD, also when it has just failed for somebody else."""
+    play = player()
+    assert play.ask("www.forged.test").response is None
+    outcome = play.ask("www.forged.test", cd=True)
+    response = dns.message.from_wire(outcome.response or b"")
+    assert {rrset.rdtype for rrset in response.answer} == {A, RRSIG} and not response.flags & dns.flags.AD
+    assert not _flags(play.ask("www.good.test", cd=True)) & dns.flags.AD
+
+
+def test_signatures_only_for_those_who_ask_for_them() -> None:
+    """Without DO no RRSIG, NSEC or proof is in the response, and it was validated all the same."""
+    play = player()
+    for text in ("www.good.test", "none.good.test", "foo.wild.hash.test"):
+        response = dns.message.from_wire(play.ask(text, do=False).response or b"")
+        assert {r.rdtype for r in (*response.answer, *response.authority)} <= {A, SOA}
+        assert response.flags & dns.flags.AD
+    signed = dns.message.from_wire(play.ask("foo.wild.hash.test", do=True).response or b"")
+    assert {r.rdtype for r in signed.authority} == {NSEC3, RRSIG}  # the proof that goes with a wildcard
+
+
+def test_a_negative_trust_anchor_ends() -> None:
+    """Below one nothing is validated (RFC 7646); the day after its end everything is again."""
+    play = player("forged.test until 2026-09-21T16:00:00Z", "old.test")
+    assert not _flags(play.ask("www.forged.test")) & dns.flags.AD
+    assert not _flags(play.ask("www.old.test")) & dns.flags.AD
+    assert _flags(play.ask("www.good.test")) & dns.flags.AD
+    play = player("forged.test until 2026-09-21")
+    assert play.ask("www.forged.test").response is None
+
+
+def test_the_skew_is_the_settings() -> None:
+    """A signature that ended half an hour ago holds with a skew of an hour, not with one of a minute."""
+    assert _flags(player(skew_s=3600).ask("www.late.test")) & dns.flags.AD
+    assert player(skew_s=60).ask("www.late.test").ede == 7
+
+
+def test_signatures_end_by_the_wall_clock() -> None:
+    """What was secure is refused when its signatures have expired, whatever is remembered of it."""
+    play = player()
+    assert _flags(play.ask("www.good.test")) & dns.flags.AD
+    play.resolver.cache.clock(NOW + 3 * DAY)
+    assert play.ask("www.good.test").ede == 7
+    play.resolver.cache.clock(NOW)
+    play.now_ms += 600_000
+    assert _flags(play.ask("www.good.test")) & dns.flags.AD
+
+
+def test_a_failure_is_remembered_for_seconds_only() -> None:
+    """Bogus: at once again from memory without asking anybody (RFC 9520), and mended as soon as the zone is."""
+    world = internet()
+    play = Play(world, Validator(trust(world)))
+    assert play.ask("www.nosig.test").ede == 10
+    asks = play.asks
+    assert play.ask("www.nosig.test").ede == 13 and play.asks == asks
+    zone = next(zone for zone in world.servers[LEAF].zones if zone.apex == name("nosig.test"))
+    zone.resign(name("www.nosig.test"), A)
+    play.now_ms += 6000
+    assert _flags(play.ask("www.nosig.test")) & dns.flags.AD
+
+
+def test_no_anchor_no_validation() -> None:
+    """Without anchors nobody is asked for keys, and nothing is secure."""
+    play = Play(shared(), Validator(anchors.NONE))
+    before = [len(server.asked) for server in shared().servers.values()]
+    assert not _flags(play.ask("www.good.test")) & dns.flags.AD
+    asked = [server.asked[n:] for server, n in zip(shared().servers.values(), before, strict=True)]
+    assert not any(rtype in (DS, DNSKEY) for each in asked for _, rtype in each)
+
+
+def test_anchors_below_the_root() -> None:
+    """A DNSKEY or a DS of any zone begins a chain there; the rest of the names is nobody's to vouch for."""
+    island = next(zone for zone in shared().servers[LEAF].zones if zone.apex == name("island.test"))
+    for text in (island.ds(), f"island.test. 3600 IN DNSKEY {island.key.dnskey}"):
+        play = Play(shared(), Validator(anchors.from_texts([text])))
+        assert _flags(play.ask("www.island.test")) & dns.flags.AD
+        assert not _flags(play.ask("www.good.test")) & dns.flags.AD
+    wrong = anchors.from_texts([island.ds(key=Signer.make())])
+    assert Play(shared(), Validator(wrong)).ask("www.island.test").ede == 9
+
+
+@pytest.mark.parametrize("algorithm", [1, 3])
+def test_retired_algorithms_only_where_an_anchor_names_them(algorithm: int) -> None:
+    """RSAMD5 and DSA make a zone insecure (RFC 9904), except where the operator has written such a key down."""
+    zone = Zone("retired.test", HOST.format("retired.test"), algorithm=algorithm)
+    top = Zone("test", f"test NS ns.test\nns.test A {TOP}\nretired.test NS ns.retired.test\n{zone.ds()}\n")
+    top.add(f"ns.retired.test A {LEAF}")
+    root = Zone(".", f". NS ns\nns A {ROOT}\ntest NS ns.test\nns.test A {TOP}\n{top.ds()}")
+    world = World({ROOT: Server(root), TOP: Server(top), LEAF: Server(zone)})
+    outcome = Play(world, Validator(trust(world))).ask("www.retired.test")
+    assert not _flags(outcome) & dns.flags.AD and outcome.ede == 1
+    play = Play(world, Validator(anchors.from_texts([root.ds(), zone.ds()])))
+    assert _flags(play.ask("www.retired.test")) & dns.flags.AD
+
+
+def test_no_more_questions_than_the_chain_has_links() -> None:
+    """The DS of a referral is used: three zones cost three answers and three sets of keys, a second name in one, one."""
+    play = player()
+    play.ask("www.good.test")
+    assert play.asks == 6
+    play.ask("x.wild.good.test", "TXT")
+    assert play.asks == 7
+    play.ask("www.plain.test")  # the referral proves that there is no DS
+    assert play.asks == 9
+
+
+# --- servers that mean harm ----------------------------------------------------------------------------------------
+
+
+def _counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    calls: list[int] = []
+    real = signatures.verify
+
+    def verify(by: signatures.Key, sig: signatures.Signature, octets: bytes) -> bool:
+        calls.append(by.tag)
+        return real(by, sig, octets)
+
+    monkeypatch.setattr(signatures, "verify", verify)
+    return calls
+
+
+def test_keys_and_signatures_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KeyTrap: a hundred keys of one tag and a hundred signatures cost eight checks for an RRset, not ten thousand."""
+    calls = _counted(monkeypatch)
+    world = internet()
+    zone = next(zone for zone in world.servers[LEAF].zones if zone.apex == name("good.test"))
+    second = Signer.make(flags=256)
+    real = second.dnskey
+    keys = zone.rrsets[name("good.test"), DNSKEY]
+    for n in range(1, 100):
+        octets = bytearray(real.key)  # type: ignore[attr-defined]
+        octets[0] ^= n & 0x7F
+        octets[2] = (octets[2] + real.key[0] - octets[0]) & 0xFF  # type: ignore[attr-defined]
+        twin = real.replace(key=bytes(octets))
+        if dns.dnssec.key_id(twin) == dns.dnssec.key_id(real):
+            keys.add(twin)
+    assert len(keys) > 30
+    zone.resign(name("good.test"), DNSKEY)
+    host = (name("www.good.test"), A)
+    zone.resign(*host, by=second)
+    sig = zone.sigs[host][0]
+    forged = [sig.replace(signature=bytes([n]) * len(sig.signature)) for n in range(100)]  # type: ignore[attr-defined]
+    zone.sigs[host] = dns.rrset.from_rdata_list(host[0], 3600, forged)
+    outcome = Play(world, Validator(trust(world))).ask("www.good.test")
+    assert outcome.response is None and outcome.ede == 6
+    assert len(calls) < 40
+
+
+def test_hashes_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name of very many labels below a zone of NSEC3 costs a bounded number of hashes; it ends in bogus, not in time."""
+    text = ".".join("a" * 120) + ".salt.test"
+    calls = []
+    real = signatures.hashed
+    monkeypatch.setattr(signatures, "hashed", lambda *parts: calls.append(parts) or real(*parts))
+    outcome = player().ask(text)
+    assert outcome.response is not None or outcome.ede == 6
+    assert 0 < len(calls) <= 160
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_changed_response_is_never_secure(seed: int) -> None:
+    """Whatever an attacker between us and the servers changes: it is noticed, or it changes nothing that matters."""
+    chance = random.Random(seed)
+    truth: dict[str, set[str]] = {}
+    names_of = ["www.good.test", "foo.wild.good.test", "none.hash.test", "foo.wild.salt.test", "www.sub.out.test"]
+    for text in names_of:
+        response = dns.message.from_wire(player().ask(text).response or b"")
+        truth[text] = {str(r) for r in response.answer if r.rdtype == A} | {dns.rcode.to_text(response.rcode())}
+    world = internet_of(shared())
+
+    def spoil(query: dns.message.Message, response: dns.message.Message) -> None:
+        if chance.random() < 0.5:
+            return
+        section = chance.choice([s for s in (response.answer, response.authority) if s] or [response.answer])
+        if not section:
+            return
+        at = chance.randrange(len(section))
+        rrset = section[at]
+        action = chance.randrange(4)
+        if action == 0:
+            del section[at]
+        elif action == 1:
+            wire = bytearray(rrset[0].to_wire())
+            wire[chance.randrange(len(wire))] ^= 1 << chance.randrange(8)
+            with contextlib.suppress(dns.exception.DNSException, ValueError):
+                rdata = dns.rdata.from_wire(dns.rdataclass.IN, rrset.rdtype, bytes(wire), 0, len(wire))
+                section[at] = dns.rrset.from_rdata(rrset.name, rrset.ttl, rdata)
+        elif action == 2:
+            section[at] = dns.rrset.from_rdata_list(query.question[0].name, rrset.ttl, list(rrset))
+        else:
+            response.set_rcode(chance.choice([dns.rcode.NOERROR, dns.rcode.NXDOMAIN]))
+
+    for server in world.servers.values():
+        server.changes = [spoil]
+    for _ in range(10):
+        for text in names_of:
+            play = Play(world, Validator(trust(world)))
+            outcome = play.ask(text)
+            if outcome.response is None:
+                continue
+            response = dns.message.from_wire(outcome.response)
+            if response.flags & dns.flags.AD:
+                found = {str(r) for r in response.answer if r.rdtype == A} | {dns.rcode.to_text(response.rcode())}
+                assert _without_ttl(found) == _without_ttl(truth[text]), (text, seed)
+
+
+def _without_ttl(found: set[str]) -> set[str]:
+    return {" ".join(word for n, word in enumerate(text.split()) if n != 1) for text in found}
+
+
+def internet_of(world: World) -> World:
+    """The same zones behind other servers."""
+    return World({address: Server(*server.zones) for address, server in world.servers.items()})
 
 
 # --- another validator's opinion -----------------------------------------------------------------------------------
