@@ -19,7 +19,7 @@ cdef class Responder:
     cdef int base
     cdef int end
     cdef int ede
-    cdef int ede_rule
+    cdef unsigned int ede_info
     cdef const unsigned char[::1] ede_text
     cdef int ede_text_length
 
@@ -29,6 +29,7 @@ cdef class Responder:
     cpdef int relay(self, Table t, Query q, Verdict v, int base, int limit, const unsigned char[::1] data, int body, int length, int question, int rcode, int answers, int authorities, int additionals, int ttls, int ttl_count, int pointers, int pointer_count, unsigned int age) except? -1
     cdef int begin(self, Query q, int base, int limit) except? -1
     cdef int finish(self, Table t, Query q, int aa, int answers, int authorities, int additionals) except? -1
+    cdef int decided_by(self, Table t, Verdict v) except? -1
     cdef int room(self, Query q) except? -1
     cdef int u16(self, unsigned int value) except? -1
     cdef int u32(self, unsigned int value) except? -1

@@ -52,6 +52,7 @@ if not cython.compiled:
         ENTRY_LENGTH,
         ENTRY_OFFSET,
         ENTRY_RCODE,
+        PROTECT_INFO_WORDS,
         RULE_INFO_WORDS,
         ZONE_SOA_LENGTH,
         ZONE_SOA_OFFSET,
@@ -78,7 +79,7 @@ class Responder:
         self.base = 0
         self.end = 0
         self.ede = EDE_NONE
-        self.ede_rule = -1
+        self.ede_info = 0
         self.ede_text = memoryview(b"\x00")
         self.ede_text_length = 0
         self.set_revision(revision)
@@ -138,7 +139,7 @@ class Responder:
         self.end = base + limit
         self.truncated = 0
         self.ede = EDE_NONE
-        self.ede_rule = -1
+        self.ede_info = 0
         self.ede_text_length = 0
         n = 12
         if q.question_end:
@@ -146,6 +147,14 @@ class Responder:
         for k in range(12, n):
             out[base + k] = buf[q.base + k]
         self.at = base + n
+        return 0
+
+    def decided_by(self, t: Table, v: Verdict) -> cython.int:
+        """Let the Extended DNS Error name the rule, or the protection, that decided."""
+        if v.rule >= 0:
+            self.ede_info = t.rule_info + v.rule * RULE_INFO_WORDS + 2
+        elif v.guard and t.protect_info:
+            self.ede_info = t.protect_info + (v.guard - 1) * PROTECT_INFO_WORDS + 1
         return 0
 
     def room(self, q: Query) -> cython.int:
@@ -159,7 +168,6 @@ class Responder:
         out = self.out
         base: cython.int = self.base
         length: cython.int
-        info: cython.uint
         text: cython.uint = 0
         size: cython.int = 0
         rcode: cython.int = self.rcode
@@ -182,15 +190,14 @@ class Responder:
             length = 0
             if self.ede != EDE_NONE:
                 length = 6 + self.ede_text_length
-                if self.ede_rule >= 0:
-                    info = t.rule_info + self.ede_rule * RULE_INFO_WORDS
-                    text = t.texts + t.words[info + 2]
-                    size = t.words[info + 3]
+                if self.ede_info:
+                    text = t.texts + t.words[self.ede_info]
+                    size = t.words[self.ede_info + 1]
                     length = 6 + size + 1 + self.revision_length
                 if self.at + 2 + length > self.end:
                     # The text is a courtesy: give it up before the code.
                     size = 0
-                    self.ede_rule = -1
+                    self.ede_info = 0
                     self.ede_text_length = 0
                     length = 6
                 if self.at + 2 + length > self.end:
@@ -200,7 +207,7 @@ class Responder:
                 self.u16(15)
                 self.u16(length - 4)
                 self.u16(self.ede)
-                if self.ede_rule >= 0:
+                if self.ede_info:
                     self.copy(t.policy, text, size)
                     out[self.at] = 32
                     self.at += 1
@@ -314,7 +321,7 @@ class Responder:
         self.begin(q, base, limit)
         if v.stage == STAGE_POLICY:
             self.ede = EDE_BLOCKED
-            self.ede_rule = v.rule
+            self.decided_by(t, v)
             if v.rule_action == RULE_REDIRECT or (v.rule_action == RULE_BLOCK and v.reply == REPLY_ADDRESSES):
                 self.ede = EDE_FORGED_ANSWER
         self.rcode = RCODE_NOERROR
@@ -434,7 +441,7 @@ class Responder:
         self.rcode = rcode
         if v.stage == STAGE_POLICY and v.rule_action == RULE_REDIRECT:
             self.ede = EDE_FORGED_ANSWER
-            self.ede_rule = v.rule
+            self.decided_by(t, v)
         if v.entry:
             entry = t.owners + v.entry - 1
             extra = t.words[entry + ENTRY_LENGTH]

@@ -6,9 +6,9 @@ Compiled by Cython with the types in `review.pxd`. In this order, first objectio
     rebinding   a private address in a public name
     networks    an address in a network that the rules refuse
 
-What is looked at is prepared when an answer is stored: `addresses` of 16 octets each (IPv4 mapped),
-then the `cnames`' names, lower case and uncompressed. The verdict becomes the objection's: stage
-policy, and for the last two `guard` instead of a rule.
+It walks over the raw answer's records as the cache keeps them. The verdict becomes the objection's:
+stage policy, and for the last two `guard` instead of a rule. The cache remembers for whom an answer
+has passed, so a hit is walked over only once for each table, version of the facts and client class.
 """
 
 import cython
@@ -20,6 +20,9 @@ if not cython.compiled:
         REPLY_NODATA,
         RULE_BLOCK,
         STAGE_POLICY,
+        TYPE_A,
+        TYPE_AAAA,
+        TYPE_CNAME,
     )
     from dnsd.contract.factsview import FactsView
     from dnsd.contract.layout import (
@@ -45,6 +48,7 @@ class Reviewer:
         self.chain = Chain()
         self.scratch = Verdict()
         self.target = Query(bytearray(16))
+        self.address = memoryview(bytearray(16))
 
     def wanted(self, t: Table, v: Verdict) -> cython.int:
         """Which protections (layout.PROTECT_* bits) this verdict's answer has to pass; 0 for none.
@@ -68,36 +72,133 @@ class Reviewer:
         f: FactsView,
         q: Query,
         v: Verdict,
+        sname: cython.const[cython.uchar][::1],
         data: cython.const[cython.uchar][::1],
-        at: cython.int,
-        addresses: cython.int,
-        cnames: cython.int,
+        body: cython.int,
+        length: cython.int,
+        question: cython.int,
+        answers: cython.int,
     ) -> cython.int:
-        """Look at an answer's addresses and CNAME targets at `data[at:]`; 1 when `v` is now an objection, 0 if it may pass."""
+        """Look at an answer section: `answers` records at `data[body:]`; 1 when `v` is now an objection, 0 if it may pass.
+
+        `sname` is the name that was asked for (lower case) and `question` the length of the question section that stood
+        in front of the records, into which compression pointers may lead. Records that are not well-formed end the walk:
+        nobody could use them either.
+        """
         flags: cython.int = self.wanted(t, v)
-        k: cython.int
+        at: cython.int = body
+        end: cython.int = body + length
         n: cython.int
-        place: cython.int
+        rtype: cython.int
+        size: cython.int
 
         if flags == 0:
             return 0
-        if flags & PROTECT_CNAME and cnames:
-            place = at + 16 * addresses
-            for _ in range(cnames):
-                if self.name(t, f, q, v, data, place):
-                    return 1
-                n = data[place]
-                while n:
-                    place += n + 1
-                    n = data[place]
-                place += 1
-        for k in range(addresses):
-            place = at + 16 * k
-            if flags & PROTECT_REBINDING and self.private(data, place):
-                return self.guarded(t, v, 1)
-            if flags & PROTECT_NETWORKS and self.refused(t, data, place):
-                return self.guarded(t, v, 3)
+        while answers > 0:
+            answers -= 1
+            while at < end:
+                n = data[at]
+                if n >= 192:
+                    at += 2
+                    break
+                at += n + 1
+                if n == 0:
+                    break
+            if at + 10 > end:
+                return 0
+            rtype = (data[at] << 8) | data[at + 1]
+            size = (data[at + 8] << 8) | data[at + 9]
+            at += 10
+            if at + size > end:
+                return 0
+            if rtype == TYPE_CNAME:
+                if flags & PROTECT_CNAME and self.load(sname, data, body, end, question, at):
+                    if self.name(t, f, q, v):
+                        return 1
+            elif (rtype == TYPE_A and size == 4) or (rtype == TYPE_AAAA and size == 16):
+                self.address_at(data, at, size)
+                if flags & PROTECT_REBINDING and self.private(self.address, 0):
+                    return self.guarded(t, v, 1)
+                if flags & PROTECT_NETWORKS and self.refused(t, self.address, 0):
+                    return self.guarded(t, v, 3)
+            at += size
         return 0
+
+    def address_at(self, data: cython.const[cython.uchar][::1], at: cython.int, size: cython.int) -> cython.int:
+        """Put an address into `address`, as 16 octets."""
+        k: cython.int
+        for k in range(12):
+            self.address[k] = 255 if k >= 10 else 0
+        for k in range(size):
+            self.address[16 - size + k] = data[at + k]
+        return 0
+
+    def load(
+        self,
+        sname: cython.const[cython.uchar][::1],
+        data: cython.const[cython.uchar][::1],
+        body: cython.int,
+        end: cython.int,
+        question: cython.int,
+        at: cython.int,
+    ) -> cython.int:
+        """Make `target` the name at `data[at:]`, decompressed and in lower case; 0 when it is none."""
+        x: Query = self.target
+        inside: cython.int = 0  # 1 while the name goes on in the question
+        hops: cython.int = 0
+        k: cython.int = 0
+        n: cython.int
+        c: cython.int
+        place: cython.int
+
+        x.labels = 0
+        while True:
+            if inside:
+                if at >= question - 4:
+                    return 0
+                n = sname[at]
+            else:
+                if at >= end:
+                    return 0
+                n = data[at]
+            if n >= 192:
+                if inside or at + 1 >= end or hops >= 32:
+                    return 0
+                hops += 1
+                place = ((n & 63) << 8) | data[at + 1]
+                if place < 12:
+                    return 0
+                if place < 12 + question:
+                    inside = 1
+                    at = place - 12
+                else:
+                    at = body + place - 12 - question
+                continue
+            if n > 63 or k + n + 1 > 255:
+                return 0
+            x.label[x.labels] = k
+            x.name[k] = n
+            k += 1
+            at += 1
+            if n == 0:
+                x.name_length = k
+                return 1
+            x.labels += 1
+            while n > 0:
+                if inside:
+                    if at >= question - 4:
+                        return 0
+                    c = sname[at]
+                else:
+                    if at >= end:
+                        return 0
+                    c = data[at]
+                if 65 <= c <= 90:
+                    c += 32
+                x.name[k] = c
+                k += 1
+                at += 1
+                n -= 1
 
     def guarded(self, t: Table, v: Verdict, guard: cython.int) -> cython.int:
         """Make the verdict the objection of a protection: NODATA, for the name exists."""
@@ -187,30 +288,12 @@ class Reviewer:
                 return 1
         return 0
 
-    def name(
-        self, t: Table, f: FactsView, q: Query, v: Verdict, data: cython.const[cython.uchar][::1], at: cython.int
-    ) -> cython.int:
-        """Whether policy blocks this CNAME target for the asker; then `v` is that rule's."""
+    def name(self, t: Table, f: FactsView, q: Query, v: Verdict) -> cython.int:
+        """Whether policy blocks the CNAME target in `target` for the asker; then `v` is that rule's."""
         x: Query = self.target
         w: Verdict = self.scratch
-        n: cython.int
-        k: cython.int = 0
         c: cython.uint
 
-        x.labels = 0
-        while True:
-            n = data[at + k]
-            x.label[x.labels] = k
-            x.name[k] = n
-            k += 1
-            if n == 0:
-                break
-            x.labels += 1
-            while n > 0:
-                x.name[k] = data[at + k]
-                k += 1
-                n -= 1
-        x.name_length = k
         x.qtype = q.qtype
         x.seed_policy = t.seed_policy
         x.seed_names = t.seed_names

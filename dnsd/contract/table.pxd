@@ -57,6 +57,6 @@ cdef class Table:
 
     cdef int find_node(self, Query q, int i) except? -2
     cdef int find_listset(self, Query q, int i) except? -2
-    cdef unsigned int where_of(self, int rule, int owner, int zone) except? 0
+    cdef unsigned int where_of(self, int rule, int guard, int owner, int zone) except? 0
     cpdef int class_of(self, Query q) except? -1
     cdef unsigned int be32(self, Query q, int at) except? 0

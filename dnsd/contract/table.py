@@ -34,6 +34,7 @@ if not cython.compiled:
         NODE_WORDS,
         OWNER_INFO_WORDS,
         OWNER_NUMBER,
+        PROTECT_INFO_WORDS,
         RULE_INFO_WORDS,
         SECTION_ANSWERS,
         SECTION_CANDIDATES,
@@ -261,11 +262,13 @@ class Table:
             run += 1
         return -1
 
-    def where_of(self, rule: cython.int, owner: cython.int, zone: cython.int) -> cython.uint:
-        """The number of the place + 1 where a rule, or else an owner (word offset + 1), or else a zone, was written."""
+    def where_of(self, rule: cython.int, guard: cython.int, owner: cython.int, zone: cython.int) -> cython.uint:
+        """The number of the place + 1 where a rule, or else a protection, or else an owner (word offset + 1), or else a zone, was written."""
         number: cython.uint
         if rule >= 0 and self.rule_info:
             return self.words[self.rule_info + rule * RULE_INFO_WORDS + 1]
+        if guard > 0 and self.protect_info:
+            return self.words[self.protect_info + (guard - 1) * PROTECT_INFO_WORDS]
         if owner > 0 and self.owner_info:
             number = self.words[self.owners + owner - 1 + OWNER_NUMBER]
             return self.words[self.owner_info + number * OWNER_INFO_WORDS]

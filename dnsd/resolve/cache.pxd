@@ -25,11 +25,14 @@ cdef class Cache:
     cdef public int pointers
     cdef public int pointer_count
     cdef public unsigned int age
+    cdef public unsigned int entry
 
     cdef unsigned int mixed(self, unsigned int h, int qtype, int bits, int route) except? 0
     cpdef int find(self, const unsigned char[::1] name, int name_length, unsigned int h, int qtype, int bits, int route, unsigned int now) except? -2
     cdef int same(self, unsigned int at, const unsigned char[::1] name, int name_length, int qtype, int bits, int route) except? -1
     cpdef int reserve(self, unsigned int h, unsigned int size) except? -1
+    cdef int passed(self, unsigned int first, unsigned int second) except? -1
+    cdef int stamp(self, unsigned int first, unsigned int second) except? -1
     cpdef int drop(self, unsigned int at) except? -1
     cpdef int put(self, const unsigned char[::1] name, int name_length, unsigned int h, int qtype, int bits, int route, const unsigned char[::1] data, int body, int length, int question, int rcode, int answers, int authorities, int additionals, int ttls, int ttl_count, int pointers, int pointer_count, unsigned int now, unsigned int ttl) except? -1
     cdef int fill(self, int to, const unsigned char[::1] data, int first, int length) except? -1

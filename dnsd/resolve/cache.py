@@ -8,7 +8,7 @@ The key is everything that changes an answer: qname, qtype, DO, CD, route (qclas
 Layout: a head of 16 words, buckets of four (hash, offset) pairs, then a log that is written
 round and round; what is overwritten is forgotten first. An entry, in words: size, hash, name
 length, qtype, DO and CD bits, route, question length, body length, rcode, answers, authorities |
-additionals << 16, TTL places | pointer places << 16, stored (s), expires (s), generation, 0; then
+additionals << 16, TTL places | pointer places << 16, stored (s), expires (s), and the stamp of the last review (two words); then
 name, TTL places, pointer places (u16, most significant first) and body.
 """
 
@@ -57,6 +57,7 @@ class Cache:
         self.pointers = 0
         self.pointer_count = 0
         self.age = 0
+        self.entry = 0
         if not self.adopt():
             self.clear()
 
@@ -150,6 +151,7 @@ class Cache:
                 continue
             if now >= w[at + 13]:
                 return 0
+            self.entry = at
             # Stored times are clamped to now when the wall clock stepped back.
             self.age = now - w[at + 12] if now > w[at + 12] else 0
             self.question = w[at + 6]
@@ -164,6 +166,16 @@ class Cache:
             self.pointers = self.ttls + 2 * self.ttl_count
             self.body = self.pointers + 2 * self.pointer_count
             return 1
+        return 0
+
+    def passed(self, first: cython.uint, second: cython.uint) -> cython.int:
+        """Whether the answer that `find` found last has passed a review with this stamp."""
+        return 1 if self.words[self.entry + 14] == first and self.words[self.entry + 15] == second else 0
+
+    def stamp(self, first: cython.uint, second: cython.uint) -> cython.int:
+        """Remember that it has."""
+        self.words[self.entry + 14] = first
+        self.words[self.entry + 15] = second
         return 0
 
     def drop(self, at: cython.uint) -> cython.int:

@@ -5,6 +5,7 @@ from dnsd.contract.table cimport Table
 from dnsd.contract.factsview cimport FactsView
 from dnsd.contract.verdict cimport Chain, Verdict
 from dnsd.contract.answer cimport Responder
+from dnsd.contract.review cimport Reviewer
 from dnsd.resolve.cache cimport Cache
 
 # Not final: `serve.flightpath` adds forwarding. What it does not replace is final, so that calls stay direct.
@@ -17,6 +18,7 @@ cdef class HotPath:
     cdef public Verdict v
     cdef public Chain chain
     cdef public Responder responder
+    cdef public Reviewer reviewer
     cdef public Cache cache
     cdef public object socket_batch
     cdef unsigned char[::1] inp
@@ -52,6 +54,8 @@ cdef class HotPath:
     cdef int handle(self, Query q, Responder r, int base, int length, int out, int limit) except? -2
     @cython.final
     cdef int cached(self, Query q, Responder r, int out, int limit) except? -2
+    @cython.final
+    cdef int let_pass(self, Query q, Query s) except? -1
     @cython.final
     cdef int load_target(self) except? -1
     @cython.final

@@ -16,7 +16,7 @@ import dns.rrset
 import pytest
 
 from controller.compiler import compile_table
-from controller.ruleset import Record, Redirection
+from controller.ruleset import Guard, Protection, Record, Redirection
 from dnsd.contract import codes, facts
 from dnsd.serve.hotpath import HotPath, Miss
 from tests.contract import rulesets
@@ -265,3 +265,53 @@ def test_decisions_in_the_ring(bench: Bench) -> None:
     for _ in range(40):
         bench.ask(query("x.ads.example"))
     assert struct.unpack_from("<Q", bench.ring, 0) == (42,)
+
+
+def test_one_cached_answer_two_clients() -> None:
+    """Two client classes share a cached answer and get different verdicts; a new table takes effect on it at once."""
+    bench = Bench(table=False)
+    staff = rulesets.Group("staff", where(2), False, (rulesets.network("127.0.0.1/32"),))
+    rules = [block("cloak", "tracker.example", applies=("staff",))]
+    guard = Guard(where(70))
+
+    def release(generation: int, protection: Protection) -> None:
+        one = rulesets.ruleset(rules, groups={"staff": staff}, forwards=FORWARD, protection=protection)
+        blobs = compile_table(one)
+        bench.hot.install(blobs.policy, blobs.names, generation, "main@sha1:abc")
+
+    release(1, Protection(cname=guard, rebinding=guard))
+    client = facts.packed("10.9.9.9")
+    assert bench.hot.stream(query("www.elsewhere.example").to_wire(), client) is None
+    miss = bench.hot.misses.pop()
+    raw = upstream(
+        miss, "www.elsewhere.example. 300 CNAME x.tracker.example.", "x.tracker.example. 300 A 198.51.100.7"
+    )
+    bench.hot.store(miss, raw)
+    assert dns.message.from_wire(bench.hot.finish(miss, raw)).rcode() == dns.rcode.NOERROR
+    for _ in range(2):
+        (message,) = bench.ask(query("www.elsewhere.example"))
+        assert (message.rcode(), message.options[0].text) == (dns.rcode.NXDOMAIN, "cloak rules.d/x.yaml:10 main@sha1:abc")
+        other = bench.hot.stream(query("www.elsewhere.example").to_wire(), client)
+        assert other is not None and len(dns.message.from_wire(other).answer) == 2
+    assert bench.counters[codes.COUNT_BLOCKED] == 2
+    release(2, Protection())
+    assert len(bench.ask(query("www.elsewhere.example"))[0].answer) == 2
+    refused = Guard(where(72), (), (rulesets.network("198.51.100.0/24"),))
+    release(3, Protection(networks=refused))
+    (message,) = bench.ask(query("www.elsewhere.example"))
+    assert (message.rcode(), len(message.answer)) == (dns.rcode.NOERROR, 0)
+    assert message.options[0].text == "protect.networks rules.d/x.yaml:72 main@sha1:abc"
+
+
+def test_a_rebinding_answer_is_refused_when_it_comes_and_from_the_cache(bench: Bench) -> None:
+    """A private address in a public name is NODATA for the first asker and for the next."""
+    made = Bench(table=False)
+    blobs = compile_table(rulesets.ruleset([], forwards=FORWARD, protection=Protection(rebinding=Guard(where(70)))))
+    made.hot.install(blobs.policy, blobs.names, 1, "r")
+    miss = made.miss(query("evil.example"))
+    raw = upstream(miss, "evil.example. 300 A 192.168.1.1")
+    made.hot.store(miss, raw)
+    first = dns.message.from_wire(made.hot.finish(miss, raw))
+    (second,) = made.ask(query("evil.example"))
+    for message in (first, second):
+        assert (message.rcode(), message.answer, int(message.options[0].code)) == (dns.rcode.NOERROR, [], 15)
