@@ -240,7 +240,7 @@ def _networkmanager(values: Values, arguments: Sequence[str]) -> Event | None:
     search = values.words(f"{vpn}IP4_DOMAINS", f"{vpn}IP6_DOMAINS")
     return _made(
         interface, action, "all", has=action in _NM_HAS, old=[], new=values.addresses(new),
-        dns=values.servers(dns, interface), search=values.domains(search), whole=True,
+        dns=values.servers(dns, interface), search=values.domains(search),  # none in a dhcp4-change before `up`
     )  # fmt: skip
 
 

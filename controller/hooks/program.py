@@ -1,6 +1,8 @@
 """`nexoraldns hook`, as DHCP clients call it: one EVENT to the broker, or a file for the controller, within 2 s.
 
 The rule: exit code 0, always. A non-zero one makes dhclient decline a lease, and a program that hangs delays one.
+On a small box that is just booting even the imports may take longer than that: then the program has ended all the
+same, and a child of it finishes in the background, because that is when leases are had.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 ALL_S = 1.8  # from here to the end, whatever happens; the interpreter's own start comes on top
+CHILD_S = 8.0  # what is not done by then is given up
 BROKER_S = 1.2  # then a file is written instead
 DEFAULT_CONFIG = "/etc/nexoraldns/nexoraldns.yaml"
 
 
 def main(words: Sequence[str]) -> int:
     """Run for one call of a DHCP client; `words` are the program's arguments after `hook`. Always 0."""
-    signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))
+    signal.signal(signal.SIGALRM, lambda number, frame: _go_on_behind())
     signal.setitimer(signal.ITIMER_REAL, ALL_S)
     deadline = time.monotonic() + BROKER_S
     try:
@@ -30,6 +33,20 @@ def main(words: Sequence[str]) -> int:
         except BaseException:
             os._exit(0)  # even stderr is gone
     return 0
+
+
+def _go_on_behind() -> None:
+    """End with 0 now; a child that nobody waits for returns from here and goes on with what was interrupted."""
+    signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))
+    try:
+        if os.fork():
+            os._exit(0)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in range(3):
+            os.dup2(nothing, descriptor)  # whoever reads our output must not wait for it
+        signal.setitimer(signal.ITIMER_REAL, CHILD_S)
+    except OSError:
+        os._exit(0)
 
 
 def _run(words: Sequence[str], environ: Mapping[str, str], deadline: float) -> str:

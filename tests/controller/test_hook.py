@@ -317,6 +317,29 @@ def test_nothing_makes_it_fail(tmp_path: pathlib.Path, what: str) -> None:
     assert "Traceback" not in ran.stderr
 
 
+def test_what_takes_too_long_is_finished_behind(tmp_path: pathlib.Path) -> None:
+    """On a box so slow that the settings are read after 2.5 s: 0 in time, and the event is left all the same."""
+    code = (
+        "import time, threading, controller.node as node\n"
+        "read = node.read\n"
+        "node.read = lambda *words: (threading.Event().wait(2.5), read(*words))[1]\n"
+        "from controller.cli import main; main()"
+    )
+    before = time.monotonic()
+    ran = program("--", environ={**DHCLIENT, "NEXORALDNS_CONFIG": config(tmp_path, 1)}, code=code)
+    assert ran.returncode == 0 and time.monotonic() - before < 2.4 and not (tmp_path / "events").exists()
+    while not list(tmp_path.glob("events/*.json")):
+        assert time.monotonic() - before < 8
+        time.sleep(0.05)
+
+
+def test_networkmanager_tells_a_change_before_it_has_an_address() -> None:
+    """The first dhcp4-change of NetworkManager 1.42 has no address yet (seen with the real one): that ends no lease."""
+    early = {"NM_DISPATCHER_ACTION": "dhcp4-change", "DEVICE_IFACE": "eth0", "DEVICE_IP_IFACE": "eth0"}
+    found = event_of(early, "eth0", "dhcp4-change")
+    assert (found["kind"], found["new"], found["dns"]) == ("same", [], [])
+
+
 def test_an_interface_called_install_installs_nothing(tmp_path: pathlib.Path) -> None:
     """NetworkManager's arguments come after `--`: whatever the interface is called, it is no verb."""
     environ = {**NM, "DEVICE_IP_IFACE": "install", "NEXORALDNS_CONFIG": config(tmp_path, 1)}
