@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any, BinaryIO
 
-from controller import check, diagnostics
+from controller import check, diagnostics, lists
 from controller.compiler import Blobs, compile_table
 from controller.diagnostics import Diagnostic
 from controller.ruleset import Revision, RuleSet, Snapshot
@@ -30,6 +30,7 @@ from controller.ruleset import Revision, RuleSet, Snapshot
 LENGTH = struct.Struct(">I")
 # Enough for a rollback, and for the names of several lists that change in turn.
 KEPT_BLOBS = 16
+PROGRESS_S = 1.0  # how often a long build says how far it is
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def _errors(found: Iterable[Diagnostic]) -> int:
     return sum(diagnostic.is_error for diagnostic in found)
 
 
-def store(folder: str, data: bytes) -> str:
+def store(folder: str, data: bytes | bytearray) -> str:
     """Keep a blob under its SHA-256, which is returned. Not synced: the node's store is what survives a power cut."""
     digest = hashlib.sha256(data).hexdigest()
     path = os.path.join(folder, digest)
@@ -114,7 +115,7 @@ class _Child:
         self.building = False
         self.reads: dict[tuple[str, str], None] = {}
         self.kept: dict[tuple[str, str], bytes] = {}
-        self.names: tuple[bytes, str] = (b"", "")
+        self.names: tuple[bytes | bytearray, str] = (b"", "")
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.building:
@@ -178,6 +179,15 @@ class _Child:
             def stage(name: str, identity: int = identity, started: float = started) -> None:
                 self.tell(op="stage", id=identity, stage=name, ms=round((time.monotonic() - started) * 1000, 1))
 
+            told = started
+
+            def progress(read: int, size: int, identity: int = identity) -> None:
+                nonlocal told
+                if time.monotonic() - told >= PROGRESS_S:
+                    told = time.monotonic()
+                    self.tell(op="progress", id=identity, read=read, size=size)
+
+            lists.progress = progress
             snapshot = Snapshot(Revision(**message["revision"]), files, self.read)
             try:
                 self.building = True

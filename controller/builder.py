@@ -18,7 +18,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import structlog
+
 from controller.ruleset import Snapshot
+
+log = structlog.get_logger("builder")
 
 _LENGTH = 4
 _FRAME_LIMIT = 64 << 20
@@ -137,6 +141,8 @@ class Builder:
                 match message["op"]:
                     case "stage":
                         stage(message["stage"])
+                    case "progress":
+                        log.info("reading lists", mib=message["read"] >> 20, of=message["size"] >> 20)
                     case "read":
                         await self._answer(snapshot, message["path"], message["relative_to"])
                     case "broken":

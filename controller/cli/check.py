@@ -114,6 +114,7 @@ def _shown(path: str) -> str:
 
 def _rules(path: str, sources: dict[str, bytes]) -> Sequence[Diagnostic]:
     from controller import check, source, source_folder
+    from controller.cli import progress
 
     try:
         found = source_folder.snapshot_of(path, _shown(path))
@@ -122,7 +123,8 @@ def _rules(path: str, sources: dict[str, bytes]) -> Sequence[Diagnostic]:
     sources.update(found.snapshot.files)
     if not found.snapshot.files and not found.refusals:
         fail(f"there is no rule file (*.yaml or *.yml) in {path}; name the folder that holds them")
-    return [*found.refusals, *check.check_snapshot(found.snapshot).diagnostics]
+    with progress.shown():
+        return [*found.refusals, *check.check_snapshot(found.snapshot).diagnostics]
 
 
 def _report(findings: Sequence[Diagnostic], sources: Mapping[str, bytes], form: str) -> None:

@@ -26,6 +26,7 @@ def command(path: str | None, output: str, form: str, config: str | None) -> Non
     Exit codes: 0 written, 1 errors in the rules, 2 could not run.
     """
     from controller import build, node, source, source_folder
+    from controller.cli import progress
 
     if path is None:
         try:
@@ -44,7 +45,8 @@ def command(path: str | None, output: str, form: str, config: str | None) -> Non
 
         click.echo(render(found.refusals, {}), err=True, nl=False)
         raise SystemExit(1)
-    built = build.build(found.snapshot)
+    with progress.shown():
+        built = build.build(found.snapshot)
     if built.text:
         click.echo(built.text.rstrip("\n"), err=True)
     if built.blobs is None:

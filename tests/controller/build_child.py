@@ -62,6 +62,7 @@ def render(found: list[Any], sources: Any, format: str = "text") -> str:
 
 for _name, _content in (
     ("check", {"check_snapshot": check_snapshot}),
+    ("lists", {"progress": None}),
     ("compiler", {"compile_table": compile_table, "Blobs": object}),
 ):
     _module = types.ModuleType(f"controller.{_name}")

@@ -59,6 +59,30 @@ def test_a_product(tmp_path: pathlib.Path) -> None:
     play(tmp_path, scene)
 
 
+def test_an_unchanged_list_is_not_sent_again(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child keeps what it was sent; equal octets are told by a word, also after a cancelled build."""
+    sent: list[int] = []
+    tell = Builder._tell
+
+    async def counting(self: Builder, message: dict[str, Any], *payloads: bytes) -> None:
+        if "op" not in message:
+            sent.append(sum(map(len, payloads)))
+        await tell(self, message, *payloads)
+
+    monkeypatch.setattr(Builder, "_tell", counting)
+
+    async def scene(one: Builder) -> None:
+        for _ in range(3):
+            assert (await one.build(snapshot("read"))).ok
+        assert sent == [12, 0, 0]
+        assert (await one.build(snapshot("print"))).ok  # nobody reads the list: it is forgotten
+        assert (await one.build(snapshot("read"))).ok
+        await _cancelled(one, "read sleep")
+        assert sent == [12, 0, 0, 12, 0, 0]
+
+    play(tmp_path, scene, cancel_s=5)
+
+
 def test_a_refusal(tmp_path: pathlib.Path) -> None:
     """Errors come back as text; a file that is missing is missing in the child, too."""
 
