@@ -178,11 +178,8 @@ _SECTIONS = {path[:i] for path in _READERS for i, c in enumerate(path) if c == "
 # Settings that this version does not act on yet: what it does without, and the default, are accepted; else refused.
 NOT_BUILT: dict[str, tuple[object, ...]] = {
     "source.git.signatures.mode": ("off",),
-    "resolver.trust_anchors": ("builtin", ()),
-    "resolver.negative_trust_anchors": ((),),
     "resolver.prefetch": (True, False),
     "resolver.serve_stale": (True, False),
-    "resolver.signature_skew": (3600.0,),
     "cache.persist": (False,),
     "querylog.privacy": ("full",),
 }

@@ -82,7 +82,7 @@ def test_all_problems_at_once() -> None:
             "cache": {"size": "lots", "min": 1},
             "source": {"git": {"ref": "main"}, "directory": "x"},
             "broker": {"listen": "0.0.0.0:5338"},
-            "resolver": {"signature_skew": "2h"},
+            "querylog": {"privacy": "prefix"},
         },
         {"NEXORALDNS_WORKER": "1"},
     )
@@ -95,7 +95,7 @@ def test_all_problems_at_once() -> None:
     assert "not both" in found["source.directory"]
     assert "needs a url" in found["source.git.ref"]
     assert "needs TLS" in found["broker.listen"]
-    assert "not in this version" in found["resolver.signature_skew"]
+    assert "not in this version" in found["querylog.privacy"]
     assert "NEXORALDNS_WORKERS" in found["NEXORALDNS_WORKER"]
 
 
