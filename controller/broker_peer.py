@@ -23,7 +23,7 @@ class Limits:
     handshake_s: float = frames.HANDSHAKE_S
     ping_s: float = frames.PING_AFTER_S
     silence_s: float = frames.CLOSE_AFTER_S
-    strangers: int = 64  # connections that have not proved anything yet
+    strangers: int = 512  # connections that have not proved anything yet; one more, and the oldest is closed
     peers: int = 1024
     queue_bytes: int = (1 << 20) + frames.DATA_LIMIT
     least_deadline_s: float = 0.05
