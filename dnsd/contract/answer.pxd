@@ -15,6 +15,7 @@ cdef class Responder:
     cdef int revision_length
     cdef public int rcode
     cdef public int truncated
+    cdef int authentic
     cdef int at
     cdef int base
     cdef int end

@@ -19,6 +19,7 @@ if not cython.compiled:
         ACTION_NODATA,
         ACTION_NOTIMP,
         ACTION_NXDOMAIN,
+        ACTION_RECURSE,
         ACTION_REFUSED,
         ACTION_ZERO,
         CLASS_IN,
@@ -75,6 +76,7 @@ class Responder:
         self.edns_size = edns_size
         self.rcode = 0
         self.truncated = 0
+        self.authentic = 0
         self.at = 0
         self.base = 0
         self.end = 0
@@ -138,6 +140,7 @@ class Responder:
         self.base = base
         self.end = base + limit
         self.truncated = 0
+        self.authentic = 0
         self.ede = EDE_NONE
         self.ede_info = 0
         self.ede_text_length = 0
@@ -219,8 +222,8 @@ class Responder:
         out[base + 1] = q.buf[q.base + 1]
         # QR, opcode and RD as asked, AA, TC.
         out[base + 2] = 128 | ((q.flags >> 8) & 121) | (4 if aa else 0) | (2 if self.truncated else 0)
-        # RA; CD as asked (RFC 4035, section 3.2.2); never AD: nothing was validated here.
-        out[base + 3] = 128 | (q.flags & 16) | (rcode & 15)
+        # RA; AD when everything was validated here; CD as asked (RFC 4035, section 3.2.2).
+        out[base + 3] = 128 | (32 if self.authentic else 0) | (q.flags & 16) | (rcode & 15)
         out[base + 4] = 0
         out[base + 5] = 1 if q.question_end else 0
         out[base + 6] = answers >> 8
@@ -424,7 +427,7 @@ class Responder:
     ) -> cython.int:
         """Write a response from a raw answer: `length` octets of records at `data[body:]`; returns its length.
 
-        `question` is how long the question section was in front of them. At `data[ttls:]` stand the TTLs' places, at `data[pointers:]` the
+        `rcode` has bit 16 set when AD was. `question` is how long the question section was in front of them. At `data[ttls:]` stand the TTLs' places, at `data[pointers:]` the
         compression pointers', both as u16 from `body` on. `age` seconds are taken off each TTL. When `v` has an entry (an alias), its CNAMEs
         come first and the pointers are moved to where the names stand now.
         """
@@ -438,7 +441,10 @@ class Responder:
         extra: cython.int = 0
 
         self.begin(q, base, limit)
-        self.rcode = rcode
+        self.rcode = rcode & 65535
+        # Our own resolver's word counts, an upstream's does not; told to those who ask (RFC 6840, sections 5.7 and 5.8).
+        if rcode & 65536 and v.action == ACTION_RECURSE and not v.entry and (q.do or q.flags & 32):
+            self.authentic = 1
         if v.stage == STAGE_POLICY and v.rule_action == RULE_REDIRECT:
             self.ede = EDE_FORGED_ANSWER
             self.decided_by(t, v)
@@ -447,6 +453,7 @@ class Responder:
             extra = t.words[entry + ENTRY_LENGTH]
         if extra + length > self.room(q):
             self.truncated = 1
+            self.authentic = 0
             return self.finish(t, q, 0, 0, 0, 0)
         if v.entry:
             entry = t.owners + v.entry - 1

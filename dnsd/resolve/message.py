@@ -80,7 +80,7 @@ class Response:
     """A response as it may be relayed and cached.
 
     `body` is answer, authority and additional section without OPT, exactly as received; `ttls` and `pointers` are places in it.
-    `question` is the length of the question section. `ttl` is how long the whole may be remembered, in seconds (0: not at all).
+    `rcode` has bit 16 set when AD was. `question` is the length of the question section. `ttl` is how long the whole may be remembered, in seconds (0: not at all).
     """
 
     rcode: int
@@ -422,7 +422,7 @@ def read(packet: bytes) -> Response:
         raise FormError(FAULTS[reader.fault])
     data = bytes(reader.data[reader.body : reader.body + reader.length])
     return Response(
-        rcode=reader.rcode,
+        rcode=reader.rcode | reader.authentic << 16,
         truncated=bool(reader.truncated),
         authentic=bool(reader.authentic),
         question=reader.question,

@@ -335,7 +335,7 @@ class HotPath:
             limit = r.write(self.table, q, v, out, limit)
             self.tally(r)
             return limit
-        if c.rcode == RCODE_NXDOMAIN:
+        if c.rcode & 65535 == RCODE_NXDOMAIN:
             self.count(COUNT_NXDOMAIN)
         limit = r.relay(
             self.table, q, v, out, limit, c.arena, c.body, c.length, c.question, c.rcode, c.answers, c.authorities,
