@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import gc
 import hashlib
 import json
@@ -74,20 +75,37 @@ def _errors(found: Iterable[Diagnostic]) -> int:
     return sum(diagnostic.is_error for diagnostic in found)
 
 
+class NotKept(Exception):
+    """The disk does not take a table; one sentence for people, and nothing of it is left on the disk."""
+
+
 def store(folder: str, data: bytes | bytearray) -> str:
-    """Keep a blob under its SHA-256, which is returned. Not synced: the node's store is what survives a power cut."""
+    """Keep a blob under its SHA-256, which is returned. Not synced: the node's store is what survives a power cut.
+
+    Raises NotKept.
+    """
     digest = hashlib.sha256(data).hexdigest()
     path = os.path.join(folder, digest)
-    try:
-        if os.path.getsize(path) == len(data):
-            os.utime(path)
-            return digest
-    except FileNotFoundError:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
     temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "wb") as file:
-        file.write(data)
-    os.rename(temporary, path)
+    try:
+        try:
+            if os.path.getsize(path) == len(data):
+                os.utime(path)
+                return digest
+        except FileNotFoundError:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.rename(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "the disk is full; free some space" if full else f"{error.strerror}; mend it"
+        raise NotKept(
+            f"the rules are right, but {len(data)} octets of table cannot be kept in {folder}: {why}, "
+            "then run `nexoraldns retry`"
+        ) from None
     return digest
 
 
@@ -195,6 +213,10 @@ class _Child:
                 self.building = False
             except Superseded:
                 self.tell(op="cancelled", id=identity)
+                continue
+            except NotKept as error:
+                self.building = False
+                self.tell(op="not kept", id=identity, error=str(error))
                 continue
             except Exception as error:
                 self.building = False

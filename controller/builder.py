@@ -53,6 +53,10 @@ class BuilderCrash(Exception):
     """The child ended in the middle of a build; `str()` has its last words."""
 
 
+class TableNotKept(BuilderCrash):
+    """The rules were built, and the disk did not take the table; the text is for people."""
+
+
 class Builder:
     """One warm child. Use `build` from one task at a time; cancelling that task cancels the build."""
 
@@ -118,6 +122,8 @@ class Builder:
         async with self._lock:
             try:
                 return await self._build(snapshot, stage)
+            except TableNotKept:
+                raise
             except BuilderCrash:
                 await self.stop()
                 return await self._build(snapshot, stage)
@@ -147,6 +153,8 @@ class Builder:
                         await self._answer(snapshot, message["path"], message["relative_to"])
                     case "broken":
                         raise BuilderCrash(f"{message['error']} (a mistake of ours, not of the rules)")
+                    case "not kept":
+                        raise TableNotKept(message["error"])
                     case "done":
                         return self._product(message)
         except asyncio.CancelledError:

@@ -191,6 +191,23 @@ def test_blobs_are_bounded(tmp_path: pathlib.Path) -> None:
     assert os.path.getsize(path) == 1
 
 
+def test_a_disk_that_takes_no_table(tmp_path: pathlib.Path) -> None:
+    """What the disk does not take is said in words for people, and it is not a mistake of the rules or of ours."""
+
+    async def scene() -> None:
+        (tmp_path / "blobs").write_text("a file where a folder should be")
+        one = Builder(str(tmp_path))
+        try:
+            with pytest.raises(builder.TableNotKept, match=r"the rules are right, but .*; mend it, then run `nexoral"):
+                await one.build(snapshot("version: 1\n"))
+            (tmp_path / "blobs").unlink()
+            assert (await one.build(snapshot("version: 1\n"))).ok
+        finally:
+            await one.stop()
+
+    asyncio.run(scene())
+
+
 def test_the_real_child_is_warm(tmp_path: pathlib.Path) -> None:
     """With the real checks and compiler: the second build of small rules is a matter of milliseconds, the same rules
     give the same blobs, an edit leaves the names of the lists alone, and a refusal is in the words of check."""
