@@ -22,6 +22,7 @@ from dnsd.serve.netlink import Kernel
 GRACE_MS = 600_000  # how long the sockets of an address that has gone are kept
 RETRY_MS = 1000  # after a failure to bind
 MOST_ADDRESSES = 64  # of one interface: a flood of router advertisements must not take all descriptors
+MOST_GONE = 64  # addresses of one interface that have gone and still have their sockets; the oldest go first
 SLOTS_A_MESSAGE = 32  # two descriptors each; the kernel takes 253 in one message
 
 # send(slot, message, descriptors) hands a message to the slot's worker; False when it must be tried again.
@@ -178,6 +179,9 @@ class Bindings:
             if text not in texts and not binding.gone_ms:
                 binding.gone_ms = self._now_ms()
                 self._say("gone", binding, begun_ms, "went")
+        gone = sorted((b for b in self._bound if b.entry is where and b.gone_ms), key=lambda b: b.gone_ms)
+        for binding in gone[: max(0, len(gone) - MOST_GONE)]:
+            self._release(binding)
 
     def _follow_device(self, where: Place, begun_ms: int) -> None:
         index = where.index()
