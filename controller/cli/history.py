@@ -7,7 +7,7 @@ import json
 import click
 
 from controller.cli import config_option
-from controller.cli.status import STYLES, age, fetch
+from controller.cli.status import STYLES, age, fetch, screen
 
 
 @click.command("history")
@@ -25,17 +25,17 @@ def command(count: int, with_text: bool, form: str, config: str | None) -> None:
     if form == "json":
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = screen()
     if not rows:
         console.print("no revision has been seen yet")
         return
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for title, least in (("SEEN", 9), ("REVISION", 12), ("STATE", 10), ("TOOK", 7), ("BY", 4), ("SUBJECT", 10)):
-        table.add_column(title, overflow="ellipsis", no_wrap=True, min_width=least)
+        # On a narrow terminal the long columns go on in the next line: nothing is cut off, no column disappears.
+        table.add_column(title, overflow="fold", no_wrap=title in ("SEEN", "TOOK", "BY"), min_width=least)
     for row in rows:
         state = row["state"]
         more = f" ({row['errors']} error{'s' * (row['errors'] != 1)})" if state == "refused" and row["errors"] else ""
@@ -49,7 +49,7 @@ def command(count: int, with_text: bool, form: str, config: str | None) -> None:
             console.print(escape(row["text"].rstrip()) + "\n", soft_wrap=True)
             fresh = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
             for _ in table.columns:
-                fresh.add_column(overflow="ellipsis", no_wrap=True)
+                fresh.add_column(overflow="fold")
             table = fresh
     if table.row_count:
         console.print(table)

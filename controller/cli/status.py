@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +52,14 @@ def age(text: str) -> str:
 STYLES = {"active": "green", "refused": "red", "superseded": "dim", "seen": "yellow"}
 
 
+def screen() -> Any:
+    """Where text for people goes: as wide as the terminal, and as wide as needed where nobody watches."""
+    from rich.console import Console
+
+    here = Console(highlight=False)
+    return here if here.is_terminal or os.environ.get("COLUMNS") else Console(highlight=False, width=1000)
+
+
 def _row(row: Mapping[str, Any]) -> str:
     from rich.markup import escape
 
@@ -89,13 +98,12 @@ def healthy(snapshot: Mapping[str, Any]) -> bool:
 
 def show(snapshot: Mapping[str, Any]) -> None:
     """The snapshot on a terminal."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from controller import clock
 
-    console = Console(highlight=False)
+    console = screen()
     active, newest = snapshot.get("active"), snapshot.get("newest")
     if active:
         console.print(f"[green]●[/] {_row(active)}")
@@ -152,4 +160,6 @@ def show(snapshot: Mapping[str, Any]) -> None:
         hits, misses = counters.get("cache_hits", 0), counters.get("cache_misses", 0)
         if hits + misses:
             parts.append(f"{100 * hits // (hits + misses)} % of the rest from the cache")
-        console.print(f"\n{asked:,} {'query' if asked == 1 else 'queries'}" + (f": {', '.join(parts)}" if parts else ""))
+        console.print(
+            f"\n{asked:,} {'query' if asked == 1 else 'queries'}" + (f": {', '.join(parts)}" if parts else "")
+        )

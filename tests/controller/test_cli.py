@@ -244,6 +244,19 @@ def test_history_text(api: tuple[dict[str, Any], str]) -> None:
     assert len(json.loads(run("history", "-n", "1", "--format", "json", "--config", config).stdout)) == 1
 
 
+def test_nothing_is_cut_off(api: tuple[dict[str, Any], str]) -> None:
+    """Where nobody watches a row is one line, however long; on a narrow terminal every column is still there."""
+    snapshot, config = api
+    row = {**ROW, "subject": "a long subject " * 10 + "end", "author": "Anna Jansen"}
+    snapshot["history"] = [row]
+    snapshot["active"] = snapshot["newest"] = row
+    for verb in ("history", "status"):
+        text = run(verb, "--config", config, COLUMNS="").stdout
+        assert any("a long subject" in line and "end" in line and row["short"] in line for line in text.splitlines())
+    text = run("history", "--config", config, COLUMNS="80").stdout
+    assert "BY" in text and "TOOK" in text and "Anna" in text and "end" in text and "…" not in text
+
+
 def test_nobody_answers(tmp_path: pathlib.Path) -> None:
     """Without a controller every verb that asks one says so and how to start one, exit code 2."""
     config = tmp_path / "node.yaml"
