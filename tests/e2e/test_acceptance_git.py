@@ -13,7 +13,7 @@ def _version(office: lan.Lan, word: str) -> None:
 
 
 def test_a_rewritten_history(tmp_path: pathlib.Path) -> None:
-    """A forced push of another history is served; a deleted branch keeps what is served and is said, until it is back."""
+    """A forced push of another history is served; a branch that is gone is said, and what is served stays."""
     with lan.office(tmp_path, git=True) as office:
         run = office.start("run")
         office.answers()
