@@ -85,6 +85,24 @@ def test_an_edit_reuses_the_memory_of_the_names(tmp_path: Path) -> None:
     run(body())
 
 
+def test_another_revision_of_the_same_table_reaches_the_workers(tmp_path: Path) -> None:
+    """A commit that leaves the table as it is: workers get the revision's text over the same memory, nothing travels."""
+
+    async def body() -> None:
+        async with peers.broker(tmp_path) as it, node(node_settings(tmp_path), it.port) as here:
+            await connected(it)
+            blobs = table("a.example")
+            await publisher(it).publish(blobs, REVISION)
+            later = dataclasses.replace(REVISION, id="main@sha1:ffff", short="main@sha1:ffff")
+            result = await publisher(it).publish(blobs, later)
+            assert (result.state, result.generation, result.rows[0]["fetched"]) == (ACTIVE, 2, 0)
+            assert [worker.revision for worker in here.workers] == [later.short] * 2
+            assert len(set(here.workers[0].names_inodes)) == 1 and here.serving() == [blobs.digest] * 2
+            await until(lambda: [r.generation for r in here.agent._store.releases] == [2])
+
+    run(body())
+
+
 def test_one_worker_refuses_and_all_stay(tmp_path: Path) -> None:
     """A worker's nack becomes the release's rejection in the worker's words; the other worker keeps the old table."""
 
