@@ -86,7 +86,7 @@ def test_an_edit_reuses_the_memory_of_the_names(tmp_path: Path) -> None:
 
 
 def test_another_revision_of_the_same_table_reaches_the_workers(tmp_path: Path) -> None:
-    """A commit that leaves the table as it is: workers get the revision's text over the same memory, nothing travels."""
+    """A commit that leaves the table as it is: workers get its text over the same memory, nothing travels."""
 
     async def body() -> None:
         async with peers.broker(tmp_path) as it, node(node_settings(tmp_path), it.port) as here:
