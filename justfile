@@ -45,10 +45,20 @@ compile:
     ci/generate-pxd
     ci/setup run
 
-# server CPU per answer: ours, Unbound, dnsdist and a bare echo loop; `just bench --rounds 5 --save`
+# what an answer costs: ours beside six others and a bare echo loop; `just bench --rounds 5 --save` keeps it
 bench *arguments:
     ci/setup test
+    bench/setup
     python bench/run.py {{ arguments }}
+
+# the tables of the newest run again, and bench/RESULTS.svg
+bench-report *arguments:
+    python bench/report.py {{ arguments }}
+
+# instructions for each packet on the query path, compared with bench/instructions.json; `--update` keeps them
+bench-instructions *arguments:
+    ci/setup test
+    python bench/instructions.py {{ arguments }}
 
 # random bytes and random rules against the parsers, for longer than the tests do
 fuzz examples="20000":
