@@ -88,6 +88,7 @@ class Resolver:
             try:
                 verdict = yield from question.validated(sname, qtype, result)
             except Failed as failure:  # the budget is spent
+                self.cache.fail(sname, qtype | _BOGUS, failure.ede, failure.text, question.budget.now_ms)
                 return Outcome(None, failure.ede, failure.text)
             ede, text = verdict.ede, verdict.text
             if verdict.state == BOGUS:
