@@ -77,6 +77,12 @@ class Bindings:
         except BaseException:
             self.close()
             raise
+        for where in self._places:
+            if not where.present():
+                self._log.warning(
+                    "this machine does not have that address (yet); nobody is answered there until it has",
+                    listen=where.text,
+                )
         for where in moving:
             if not where.index():
                 self._log.warning("an interface is not there yet; it is listened on when it comes", listen=where.text)

@@ -63,6 +63,18 @@ class Place:
         text = f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}"
         return Place(text, self.port, address, None)
 
+    def present(self) -> bool:
+        """Whether this machine has the address now; an address that it has not is bound too, and may come later."""
+        if self.address is None:
+            return True
+        family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            try:
+                sock.bind(_sockaddr(dataclasses.replace(self, port=0), family))
+            except OSError as error:
+                return error.errno != errno.EADDRNOTAVAIL
+        return True
+
     def index(self) -> int:
         """The number of the device's interface now; 0 without a device, or while the interface is gone."""
         if self.device is None:

@@ -111,6 +111,14 @@ def test_an_address_that_comes_later_can_be_listened_on_now() -> None:
         assert [sock.getsockname()[0] for sock in slots[0].udp] == ["192.0.2.77", "2001:db8::77"]
 
 
+def test_an_address_that_is_not_here_is_known() -> None:
+    """Only an address that this machine does not have is absent; wildcards, devices and loopback are here."""
+    for text in ("127.0.0.1:5300", "*:5300", "lo:5300", "0.0.0.0:5300"):
+        assert listener.place(text).present(), text
+    for text in ("203.0.113.7:5300", "[2001:db8::7]:5300"):
+        assert not listener.place(text).present(), text
+
+
 def test_the_wildcard_is_ipv4_only_where_ipv6_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without IPv6 `*` still works."""
     real = socket.socket
