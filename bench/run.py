@@ -67,7 +67,7 @@ def main() -> int:
     """Measure, print the tables, write JSON to bench/out/."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of load for each server, case and round")
+    parser.add_argument("--seconds", type=float, default=0.4, help="of load for each server, case and round")
     parser.add_argument("--parts", default=",".join(PARTS), help="which parts, separated by commas")
     parser.add_argument("--only", default="", help="names of servers, separated by commas")
     parser.add_argument("--cases", default="", help="cases of the comparison, separated by commas")
