@@ -20,6 +20,7 @@ import uvicorn
 from controller import release, source_folder
 from controller.broker import Broker, BrokerError
 from controller.builder import Builder, Product
+from controller.event_log import EventLog
 from controller.history import History
 from controller.pipeline import Outcome, Pipeline
 from controller.ruleset import Revision
@@ -117,7 +118,8 @@ class Service:
         self.source = open_source(settings)
         open_state(settings)
         self.history = History(os.path.join(settings.state, "history.jsonl"))
-        self.state = State(self.history, self.source.describe(), __version__)
+        events = EventLog(os.path.join(settings.state, "events.jsonl"))
+        self.state = State(self.history, self.source.describe(), __version__, events)
         self.builder = Builder(settings.state)
         self.pipeline = Pipeline(self.source, self.builder, self._publish, self.state, settings.state)
         self.publisher: release.Publisher | None = None

@@ -14,17 +14,17 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from controller import clock
+from controller.event_log import EventLog
 from controller.history import ACTIVE, SEEN, History, Row, Step
 from controller.ruleset import Revision
 
 DECISIONS = 500
-EVENTS = 200
 
 
 class State:
     """`broker` returns what the broker knows (`nodes`, refused peers …) and may be set later."""
 
-    def __init__(self, history: History, source: str = "", version: str = "") -> None:
+    def __init__(self, history: History, source: str = "", version: str = "", events: EventLog | None = None) -> None:
         self.history = history
         self.source = source
         self.version = version
@@ -37,7 +37,7 @@ class State:
         self._counters: dict[str, dict[str, int]] = {}
         self._workers: dict[str, list[dict[str, Any]]] = {}
         self._decisions: collections.deque[dict[str, Any]] = collections.deque(maxlen=DECISIONS)
-        self._events: collections.deque[dict[str, Any]] = collections.deque(maxlen=EVENTS)
+        self._events = events or EventLog()
         self._dropped = 0
 
     # --- revisions ----------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class State:
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Something that happened outside: an address that came or went, a lease."""
-        self._events.append({"time": clock.now_text(), **event})
+        self._events.put({"time": clock.now_text(), **event})
 
     def problem(self, key: str, message: str, help: str = "") -> None:
         """Note what is wrong under a key; an empty message says that it is right again."""
@@ -134,7 +134,7 @@ class State:
             "counters": self.counters(),
             "decisions": [dict(decision) for decision in reversed(self._decisions)],
             "decisions_dropped": self._dropped,
-            "events": [dict(event) for event in reversed(self._events)],
+            "events": [dict(event) for event in reversed(self._events.rows)],
             "history": [row.to_json() for row in reversed(self.history.rows)],
             "problems": [dict(problem) for problem in self._problems.values()],
             "broker": broker,

@@ -90,7 +90,17 @@ class _StatusCollector(Collector):
                 labels = [name, str(worker.get("slot", ""))]
                 generation.add_metric(labels, whole(worker.get("generation")))
                 current.add_metric(labels, int(bool(digest) and worker.get("digest") == digest))
-        yield from (connected, generation, current)
+        changes = CounterMetricFamily("nexoraldns_address_changes", "Changes of the machine's addresses, as the kernel said.",
+                                      labels=["node"])  # fmt: skip
+        took = GaugeMetricFamily("nexoraldns_address_change_duration_seconds",
+                                 "The last change: from the kernel's event until every worker had what it needs.",
+                                 labels=["node"])  # fmt: skip
+        for node in rows(snapshot.get("nodes")):
+            facts, name = mapping(node.get("facts")), str(node.get("name") or node.get("node") or "node")
+            if "changes" in facts:
+                changes.add_metric([name], whole(facts.get("changes")))
+                took.add_metric([name], whole(facts.get("change_ms")) / 1000)
+        yield from (connected, generation, current, changes, took)
 
     def counters(self, snapshot: Mapping[str, Any]) -> Iterator[Metric]:
         counters = mapping(snapshot.get("counters"))

@@ -406,6 +406,7 @@ class Agent:
                 "dropped": self._unread + sum(ring.dropped for ring in self._rings),
                 "table": self._current.digest if self._current else "",
                 "facts": {"version": facts.version, "gates": len(facts.gates), "open": sum(facts.gates),
-                          "own": len(facts.own), "self": len(facts.self_addresses), "lease": len(facts.lease)},
+                          "own": len(facts.own), "self": len(facts.self_addresses), "lease": len(facts.lease),
+                          "changes": self._addresses.changes, "change_ms": self._addresses.last_ms},
                 "events": self._addresses.events(),
             })  # fmt: skip

@@ -81,6 +81,8 @@ class Addresses:
         self._taken: dict[int, set[int]] = {}  # binding → slots that listen; kept for the order of messages
         self._events: list[dict[str, Any]] = []
         self.dropped = 0
+        self.changes = 0  # since the start
+        self.last_ms = 0  # how long the last one took
 
     def start(self) -> None:
         """Subscribe. Raises OSError where there is no rtnetlink (some sandboxes)."""
@@ -187,6 +189,8 @@ class Addresses:
             "queries": max(0, change.answered - change.queries),
         }  # fmt: skip
         self._log.info("addresses changed", **{key: event[key] for key in ("interface", "old", "new", "duration_ms")})
+        self.changes += 1
+        self.last_ms = math.ceil(change.done_ms - change.begun_ms)
         self._events.append(event)
         if len(self._events) > MOST_EVENTS:
             del self._events[0]
