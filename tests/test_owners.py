@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # package → the paths that may import it (a folder ends in a slash).
 OWNERS = {
     "click": ["controller/cli/"],
-    "cython": ["dnsd/"],  # the modules that are also compiled
+    "cython": ["controller/listscan.py", "dnsd/"],  # the modules that are also compiled
     "dns": ["controller/records.py", "dnsd/resolve/signatures.py"],
     "git": ["controller/source_git.py"],
     "gitdb": ["controller/source_git.py"],
@@ -24,6 +24,7 @@ OWNERS = {
     "rich": ["controller/cli/"],
     "starlette": ["controller/status/"],
     "structlog": [
+        "controller/builder.py",
         "controller/cli/run.py",
         "controller/log.py",
         "controller/pipeline.py",
