@@ -107,7 +107,7 @@ def own_zones(rules: RuleSet) -> dict[bytes, OwnZone]:
 
 
 def self_names(rules: RuleSet) -> tuple[Owned, Where | None]:
-    """The PTR records that the reverse names of our own addresses have (`ptr: auto`), and where the first is written."""
+    """The PTR records that the reverse names of our own addresses have (`ptr: auto`), and where the first stands."""
     found = Owned()
     for zone in rules.zones.values():
         for record in zone.records:

@@ -151,7 +151,7 @@ def check_ports(settings: Settings, machine: Machine) -> Iterator[Finding]:
     """What we mean to listen on is free, or ours already."""
     for text in settings.listen:
         host, port = split_listen(text)
-        yield from _port(machine, "Listen", host, port, ("udp", "tcp"))
+        yield from _port(machine, "Listen", host.removesuffix("/addresses"), port, ("udp", "tcp"))
     for what, text in (("Broker", settings.broker.listen), ("Status page", settings.status.listen)):
         host, port = split_listen(text)
         yield from _port(machine, what, host, port, ("tcp",))

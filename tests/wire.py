@@ -21,7 +21,7 @@ from typing import Any
 
 import dns.message
 
-from dnsd.serve.netlink import Kernel
+from dnsd.serve.netlink import F_TENTATIVE, SCOPE_GLOBAL, Kernel
 from tests.lan import Lan, Process, until
 
 PORT = 5353
@@ -126,7 +126,7 @@ class NodeThere(Lan):
 
 
 class Load:
-    """Asks every address that the server's `device` has, from the moment that the kernel says so until it says otherwise.
+    """Asks every address that the server's `device` has, from the kernel's word that it has it until the next.
 
     The client knows the server's hardware address beforehand: this is about the server, not about ARP.
     """
@@ -175,7 +175,8 @@ class Load:
                     self._receive(key.fileobj)  # type: ignore[arg-type]
             now = time.monotonic()
             self._kernel.read()
-            there = {row.text for row in self._kernel.addresses(self._device) if not row.flags & 0x40 and row.scope == 0}
+            rows = self._kernel.addresses(self._device)
+            there = {row.text for row in rows if not row.flags & F_TENTATIVE and row.scope == SCOPE_GLOBAL}
             for address in there - active:
                 self.added.setdefault(address, []).append(now)
             for address in active - there:
@@ -217,9 +218,9 @@ class Load:
             sock.close()
 
     def lost(self, after_s: float, before_s: float = 0.03) -> list[tuple[str, float]]:
-        """Unanswered questions that were sent `after_s` or later after their address came, and that long before it went.
+        """Unanswered questions that were sent `after_s` after their address came or later, and `before_s` before it went.
 
-        The second number is how long after the address came (seconds).
+        With the address, and how long after it came (seconds).
         """
         out = []
         for number, (address, at) in self.sent.items():

@@ -90,7 +90,7 @@ class _StatusCollector(Collector):
                 labels = [name, str(worker.get("slot", ""))]
                 generation.add_metric(labels, whole(worker.get("generation")))
                 current.add_metric(labels, int(bool(digest) and worker.get("digest") == digest))
-        changes = CounterMetricFamily("nexoraldns_address_changes", "Changes of the machine's addresses, as the kernel said.",
+        changes = CounterMetricFamily("nexoraldns_address_changes", "Changes of the machine's addresses.",
                                       labels=["node"])  # fmt: skip
         took = GaugeMetricFamily("nexoraldns_address_change_duration_seconds",
                                  "The last change: from the kernel's event until every worker had what it needs.",

@@ -58,7 +58,9 @@ def table() -> Table:
     return Table(blobs.policy, blobs.names)
 
 
-def ask(table: Table, name: str, qtype: str, own: tuple[str, ...] = OWN, size: int = 1232) -> tuple[str, list[str], bool]:
+def ask(
+    table: Table, name: str, qtype: str, own: tuple[str, ...] = OWN, size: int = 1232
+) -> tuple[str, list[str], bool]:
     """(rcode, records in the answer, AA) of one question, read by dnspython."""
     view = FactsView(facts.encode(facts.Facts(
         1, v4=((0, 0xFFFFFFFF),), v6=((bytes(16), b"\xff" * 16),), self_addresses=tuple(map(facts.packed, own))
@@ -129,7 +131,8 @@ def test_an_answer_that_does_not_fit_is_cut(table: Table) -> None:
 
 def test_people_read_the_word(table: Table) -> None:
     """What a table says of itself shows the entry as an address without octets."""
-    chain, verdict, q = Chain(), Verdict(), query.question(names.from_text("dns.office.test"), 1, facts.packed("10.0.0.9"))
+    chain, verdict = Chain(), Verdict()
+    q = query.question(names.from_text("dns.office.test"), 1, facts.packed("10.0.0.9"))
     view = FactsView(facts.encode(facts.Facts(1, v4=((0, 0xFFFFFFFF),), self_addresses=(facts.packed("10.0.0.5"),))))
     chain.decide(table, view, q, verdict)
     info = TableInfo(table)

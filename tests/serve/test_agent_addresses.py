@@ -57,9 +57,10 @@ class _Kernel:
 
 
 def _watched(kernel: _Kernel, log: Any, told: list[list[str]]) -> Addresses:
-    made = Addresses(
-        lambda k: told.append([str(row) for row in k.by_interface()["eth0"]]), lambda: 40 + len(told), lambda: [0, 1], log
-    )
+    def changed(seen: Any) -> None:
+        told.append([str(row) for row in seen.by_interface()["eth0"]])
+
+    made = Addresses(changed, lambda: 40 + len(told), lambda: [0, 1], log)
     made._kernel = kernel  # type: ignore[assignment]
     made._known = {"eth0": ["10.0.0.5/24"]}
     return made
