@@ -172,6 +172,8 @@ def cost_table(found: dict[str, Any]) -> str:
     """Medians as Markdown: a line for each case, a column for each server; the range of the rounds in brackets."""
     all_costs = costs(found)
     names = [name for name in TITLES if any(server == name for server, _ in all_costs)]
+    if not names:
+        return "The comparison was not part of this run."
     lines = ["| µs of server CPU for each answer | " + " | ".join(TITLES[name] for name in names) + " |"]
     lines.append("|---|" + "---|" * len(names))
     for case in CASES.values():

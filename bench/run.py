@@ -98,8 +98,11 @@ def main() -> int:
     failed: dict[str, str] = {}
     folder = pathlib.Path(tempfile.mkdtemp(prefix="nexoraldns-bench-"))
     begin = time.monotonic()
+    out = ROOT / "bench/out"
+    out.mkdir(exist_ok=True)
     try:
         found: dict[str, Any] = {"setting": about(options)}
+        path = out / (str(found["setting"]["time"]).replace(":", "").replace("+0000", "Z") + ".json")
         client = Client(folder)
         todo: dict[str, Callable[[], Any]] = {
             "compare": lambda: compare.run(folder, client, chosen, cases, options.rounds, options.seconds),
@@ -117,17 +120,15 @@ def main() -> int:
                         raise
                     print(error, file=sys.stderr)
                     failed[part] = str(error).splitlines()[0]
+                found["setting"]["took"] = f"{time.monotonic() - begin:.0f} s"
+                path.write_text(json.dumps(found, indent=1) + "\n")  # a run that is ended later keeps its parts
     except FileNotFoundError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     finally:
         shutil.rmtree(folder)
     found["setting"] |= {f"part {part} failed": why for part, why in failed.items()}
-    found["setting"]["took"] = f"{time.monotonic() - begin:.0f} s"
     text = json.dumps(found, indent=1) + "\n"
-    out = ROOT / "bench/out"
-    out.mkdir(exist_ok=True)
-    path = out / (str(found["setting"]["time"]).replace(":", "").replace("+0000", "Z") + ".json")
     path.write_text(text)
     print(report.cost_table(found), report.other_tables(found), report.target_table(found), sep="\n\n")
     print(f"\nevery round: {path.relative_to(ROOT)}; {found['setting']['took']}", file=sys.stderr)
