@@ -218,7 +218,7 @@ class Load:
             sock.close()
 
     def lost(self, after_s: float, before_s: float = 0.03) -> list[tuple[str, float]]:
-        """Unanswered questions that were sent `after_s` after their address came or later, and `before_s` before it went.
+        """Unanswered questions that were sent `after_s` after their address came or later, `before_s` before it went.
 
         With the address, and how long after it came (seconds).
         """

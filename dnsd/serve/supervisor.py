@@ -262,7 +262,7 @@ class Supervisor:
             self._write_census()
 
     def _hand(self, slot: int, message: dict[str, Any], fds: Sequence[int]) -> bool:
-        """Pass a message to a slot's worker, on the agent's end of its pair; one that is not forked yet inherits all."""
+        """Pass a message to a slot's worker, on the agent's end of its pair; one not forked yet inherits all."""
         return not self._workers[slot].pid or control.send(self._agent_ends[slot], message, fds)
 
     # --- children ---------------------------------------------------------------------------------
