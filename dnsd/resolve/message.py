@@ -247,7 +247,7 @@ class Reader:
             return 5
         for section in range(3):
             count = (buf[base + 6 + 2 * section] << 8) | buf[base + 7 + 2 * section]
-            for k in range(count):
+            for _ in range(count):
                 n = at
                 root = 1 if at < end and buf[at] == 0 else 0
                 at = self.name(buf, base, at, end, 1)
@@ -337,7 +337,7 @@ class Reader:
         if at > end:
             self.fault = 9
             return 9
-        for k in range(pattern & 3):
+        for _ in range(pattern & 3):
             at = self.name(buf, base, at, limit, 1)
             if at < 0:
                 return self.fault

@@ -250,7 +250,7 @@ def test_answers_that_may_not_be_remembered(make: Callable[..., Bench]) -> None:
 
     bench = make(unkind)
     for name in ("zero.example.com", "denied.example.com"):
-        for turn in range(2):
+        for _ in range(2):
             for asker in bench.ask(name, name):
                 answer = bench.answer(asker)
                 assert answer.rcode() == (0 if "zero" in name else 3)
