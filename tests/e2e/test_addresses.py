@@ -14,11 +14,13 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import dns.message
+import dns.rrset
 import pytest
 
 from tests.lan import ROOT, until
@@ -185,6 +187,43 @@ def test_without_a_lease_the_answer_says_so(wire: Wire, tmp_path: pathlib.Path) 
     with serving(wire, tmp_path, f"*:{PORT}"):
         ran = wire.client.run("dig", "@10.99.0.1", "-p", str(PORT), "nas.lan")
         assert "SERVFAIL" in ran and "no DHCP lease names a DNS server (forward entry lan" in ran
+
+
+def test_the_servers_of_the_lease_are_asked(wire: Wire, tmp_path: pathlib.Path) -> None:
+    """A hook's event brings the lease's DNS server: `lan: dhcp` asks it, and us never, though the lease names us too."""
+
+    def listening() -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("10.99.0.2", 53))
+        return sock
+
+    sock: socket.socket = wire.client.inside(listening)
+
+    def router() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                data, peer = sock.recvfrom(4096)
+                question = dns.message.from_wire(data)
+                response = dns.message.make_response(question)
+                name = question.question[0].name
+                response.answer.append(dns.rrset.from_text(name, 60, "IN", "A", "10.99.0.77"))
+                sock.sendto(response.to_wire(), peer)
+
+    thread = threading.Thread(target=router, daemon=True)
+    thread.start()
+    with serving(wire, tmp_path, f"*:{PORT}") as node:
+        lease = {"reason": "BOUND", "interface": "d0", "new_ip_address": "10.99.0.1", "new_subnet_mask": "255.255.0.0",
+                 "new_domain_name_servers": "10.99.0.1 10.99.0.2"}  # fmt: skip
+        hook = [f"{key}={value}" for key, value in lease.items()]
+        wire.server.run("env", *hook, f"NEXORALDNS_CONFIG={node.config}", f"PYTHONPATH={ROOT}", sys.executable, "-m",
+                        "controller.cli", "hook")  # fmt: skip
+        until(lambda: dig(wire, "10.99.0.1", "nas.lan") == "10.99.0.77", 5, "the lease's server")
+        until(lambda: node.status()["nodes"][0]["facts"]["lease"] == 1, 5, "one server, not two")
+        gone = ["reason=EXPIRE", "interface=d0", "old_ip_address=10.99.0.1", f"NEXORALDNS_CONFIG={node.config}"]
+        wire.server.run("env", *gone, f"PYTHONPATH={ROOT}", sys.executable, "-m", "controller.cli", "hook")
+        until(lambda: dig(wire, "10.99.0.1", "tv.lan") == "", 5, "the lease to end")
+        until(lambda: node.status()["nodes"][0]["facts"]["lease"] == 0, 5, "the facts")
+    sock.close()
 
 
 @pytest.mark.parametrize("listen", [f"d0:{PORT}", f"d0/addresses:{PORT}"], ids=["device", "addresses"])
