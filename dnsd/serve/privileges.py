@@ -26,8 +26,8 @@ class PrivilegeError(Exception):
 def become(user: str | None, bind_low_ports: bool, state: str) -> None:
     """Become `user` (None: stay), keeping CAP_NET_BIND_SERVICE only when `bind_low_ports`.
 
-    The state directory is made first, for that user when root has to make it; raises PrivilegeError when it
-    cannot be made or written.
+    The state directory is made first, for that user when root has to make it, and opened to the user's group when it
+    is root's already; raises PrivilegeError when it cannot be made or written.
     """
     entry = None
     if user is not None:
@@ -75,6 +75,11 @@ def _state_directory(state: str, entry: pwd.struct_passwd | None) -> None:
         try:
             os.mkdir(state, 0o750)
         except FileExistsError:
+            if entry is not None and os.geteuid() == 0 and os.stat(state).st_uid == 0:
+                # A root's controller was here first. The user's group may add its own files beside root's; the
+                # sticky bit keeps it from moving those away.
+                os.chown(state, -1, entry.pw_gid)
+                os.chmod(state, os.stat(state).st_mode & 0o7777 | 0o1070)
             return
         if entry is not None and os.geteuid() == 0:
             os.chown(state, entry.pw_uid, entry.pw_gid)
