@@ -102,10 +102,10 @@ def test_decisions_reach_the_page(office: lan.Lan) -> None:
     office.dig("tracker.example")
 
     def seen() -> bool:
-        return any(d["qname"] == "tracker.example" for d in office.status()["decisions"])
+        return any(d["qname"] == "tracker.example" and d["rule"] for d in office.status()["decisions"])
 
     lan.until(seen, 5, "the decision")
-    found = next(d for d in office.status()["decisions"] if d["qname"] == "tracker.example")
+    found = next(d for d in office.status()["decisions"] if d["qname"] == "tracker.example" and d["rule"])
     assert found["rule"] == "no-ads" and re.fullmatch(r"rules\.d/office\.yaml:\d+", found["where"])
     assert office.status()["counters"]["blocked"] >= 1
 

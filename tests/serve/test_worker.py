@@ -69,9 +69,9 @@ def test_a_swap_loses_no_question_and_reaches_every_worker(served: Node) -> None
 def test_a_worker_reports_the_digest_that_it_has_mapped(served: Node) -> None:
     """Ready and active carry the digest of the header, not what the agent said ("told")."""
     expected = table("10.0.0.1").digest
+    served.until(lambda: {row["slot"] for row in served.said("active")} == {0, 1})
     for op in ("ready", "active"):
         assert {row["digest"] for row in served.said(op)} == {expected}
-    assert {row["slot"] for row in served.said("active")} == {0, 1}
 
 
 def test_a_broken_table_is_refused_with_a_reason_and_the_old_one_serves(served: Node) -> None:
