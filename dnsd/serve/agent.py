@@ -244,7 +244,7 @@ class Agent:
         for known in (self._generations, self._provenance):
             while len(known) > _KNOWN_GENERATIONS:
                 known.pop(next(iter(known)))
-        while len(self._provenance) > 2:  # decisions of the table before may still be in the rings
+        while len(self._provenance) > 4:  # decisions of the table before may still be in the rings
             self._provenance.pop(next(iter(self._provenance)))
 
     def _tell_supervisor(self, loaded: Loaded, tries: int = 20) -> None:
