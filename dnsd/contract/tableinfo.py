@@ -157,6 +157,11 @@ class TableInfo:
         """A node's name."""
         return self.name_at(self._words(layout.SECTION_NODES)[number * layout.NODE_WORDS + layout.NODE_NAME])
 
+    @property
+    def route_count(self) -> int:
+        """How many forward entries there are."""
+        return len(self._words(layout.SECTION_ROUTES)) // layout.ROUTE_WORDS
+
     def route(self, number: int) -> RouteInfo:
         """A forward entry by its number + 1, as `Verdict.route` has it."""
         words = self._words(layout.SECTION_ROUTES)[(number - 1) * layout.ROUTE_WORDS : number * layout.ROUTE_WORDS]

@@ -3,7 +3,8 @@
 Compiled by Cython with the types in `cache.pxd`. The arena is shared memory that the supervisor
 made: a replacement worker takes it over as it is (`Cache.adopt` checks it first). Answers are kept
 below policy: the verdict comes before the cache, in every query, so a new table needs no flush.
-The key is everything that changes an answer: qname, qtype, DO, CD, route (qclass is always IN).
+The key is everything that changes an answer: qname, qtype, DO, CD, route (qclass is always IN). The route is a mark of
+who is asked and how, never the number of a forward entry: other servers, another key.
 
 Layout: a head of 16 words, buckets of four (hash, offset) pairs, then a log that is written
 round and round; what is overwritten is forgotten first. An entry, in words: size, hash, name

@@ -43,7 +43,7 @@ cdef class FlightPath(HotPath):
     cdef int overloaded(self, Query q, int i) except? -1
     cdef int park(self, int j, Query q, int i, int fd) except? -1
     cpdef int choose(self, int route) except? -2
-    cdef int launch(self, int f, int pool) except? -1
+    cdef int launch(self, int f, int pool, int route) except? -1
     cpdef depart(self)
     cdef int arrive(self, int i) except? -1
     cdef int answers(self, int f, int base, int size) except? -1

@@ -168,6 +168,7 @@ class FlightPath(HotPath):
         s: Query = q
         bits: cython.int = q.do | ((q.flags >> 3) & 2)
         route: cython.int = self.v.route
+        mark: cython.int
         pool: cython.int
         f: cython.int
         j: cython.int
@@ -176,7 +177,8 @@ class FlightPath(HotPath):
             return HotPath.defer(self, q, i, fd)
         if self.v.action == ACTION_ALIAS:
             s = self.target
-        f = t.find(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, route, self.generation)
+        mark = self.mark(route)
+        f = t.find(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, mark, self.generation)
         if f >= 0:
             if t.state[f] == 2:
                 return HotPath.defer(self, q, i, fd)
@@ -190,14 +192,14 @@ class FlightPath(HotPath):
             pool = self.choose(route)
             if pool < 0:
                 return HotPath.defer(self, q, i, fd)
-        f = t.start(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, route, self.generation)
+        f = t.start(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, mark, self.generation)
         if f < 0:
             return self.overloaded(q, i)
         j = t.join(f)
         if j < 0:
             t.release(f)
             return self.overloaded(q, i)
-        if self.launch(f, pool) == 0:
+        if self.launch(f, pool, route) == 0:
             t.leave(j)
             t.release(f)
             return HotPath.defer(self, q, i, fd)
@@ -245,14 +247,13 @@ class FlightPath(HotPath):
             self.lanes.suspect[pool] = 1 if doubtful else 0
         return pool
 
-    def launch(self, f: cython.int, pool: cython.int) -> cython.int:
+    def launch(self, f: cython.int, pool: cython.int, route: cython.int) -> cython.int:
         """Write a flight's question; it leaves with the batch. 0 when no socket is to be had."""
         t: FlightTable = self.flights
         slot: cython.int = self.lanes.draw(pool, self.mono_ms)
         number: cython.int
         at: cython.int
         k: cython.int
-        route: cython.int = t.route[f]
         out = self.question
 
         if slot < 0:

@@ -2,7 +2,7 @@
 
 Compiled by Cython with the types in `flighttable.pxd`. Nothing is allocated after the start: numbers of
 flights and joiners come from free lists, and when there are none left the caller has to refuse.
-A flight's key is everything that changes its answer. A joiner keeps its client's packet, address and
+A flight's key is everything that changes its answer (`route` is the mark that stands for it in the cache). A joiner keeps its client's packet, address and
 control message until it is answered.
 """
 
@@ -84,7 +84,7 @@ class FlightTable:
         """Where the flights with this key hang."""
         mask: cython.ulonglong = 8191
         m: cython.ulonglong = h
-        m = m ^ (m >> 15) ^ cython.cast(cython.ulonglong, qtype * 37 + bits * 11 + route * 101)
+        m = m ^ (m >> 15) ^ cython.cast(cython.ulonglong, qtype * 37 + bits * 11 + (route & 65535) * 101)
         return cython.cast(cython.int, m & mask)
 
     def find(

@@ -46,6 +46,7 @@ cdef class HotPath:
     cdef public object stream_query
     cdef public object stream_responder
     cdef public object routes
+    cdef int[::1] marks
     cdef int hit
     cdef public int min_ttl
     cdef public int max_ttl
@@ -54,6 +55,8 @@ cdef class HotPath:
     cdef int handle(self, Query q, Responder r, int base, int length, int out, int limit) except? -2
     @cython.final
     cdef int cached(self, Query q, Responder r, int out, int limit) except? -2
+    @cython.final
+    cdef int mark(self, int number) except? -1
     @cython.final
     cdef int let_pass(self, Query q, Query s) except? -1
     @cython.final

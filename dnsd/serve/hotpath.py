@@ -6,6 +6,7 @@ later is in its record; the generation that decided it too.
 """
 
 import dataclasses
+from zlib import crc32
 
 import cython
 
@@ -76,11 +77,11 @@ class Miss:
     """A question that only an upstream can answer, with all that its answer will need.
 
     `key` is equal for questions that one upstream answer serves. `fd` is -1 for a question over TCP. `route` is the
-    number + 1 for `HotPath.route`. `token` is the worker's.
+    number + 1 for `HotPath.route`, `mark` stands for it in the cache (`HotPath.mark`). `token` is the worker's.
     """
 
     __slots__ = (
-        "cd", "client", "control", "do", "fd", "generation", "key", "label", "list", "owner_entry", "packet", "peer",
+        "cd", "client", "control", "do", "fd", "generation", "key", "label", "list", "mark", "owner_entry", "packet", "peer",
         "qclass", "qtype", "rd", "route", "rule", "sname", "started_ms", "table", "token", "verdict", "revision",
     )  # fmt: skip
 
@@ -125,6 +126,7 @@ class HotPath:
         self.misses = []
         self.identity = identity.encode()[:255]
         self.routes = {}
+        self.marks = memoryview(bytearray(4)).cast("i")
         self.hit = 0
         self.landing = 0  # 1 while an upstream's answer is given to who waited for it
         self.latency_us = 0
@@ -142,6 +144,7 @@ class HotPath:
         self.table = table
         self.view = view
         self.info = TableInfo(table)
+        self.marks = memoryview(bytearray(4 * (self.info.route_count + 1))).cast("i")
         self.routes = {}
         self.generation = generation
         self.digest = table.digest
@@ -154,6 +157,7 @@ class HotPath:
         self.view = FactsView(data, self.generation)
         self.facts_data = data
         self.routes = {}  # `dhcp` means the servers of the lease
+        self.marks = memoryview(bytearray(self.marks.nbytes)).cast("i")
 
     def clock(self, mono_ms: int, wall_ms: int) -> None:
         """The time for the next batch."""
@@ -176,6 +180,19 @@ class HotPath:
             if found.kind == "dhcp":
                 found = dataclasses.replace(found, servers=decode(self.facts_data).lease_servers)
             self.routes[number] = found
+        return found
+
+    def mark(self, number: cython.int) -> cython.int:
+        """What stands for a route in the cache: equal while the same servers are asked in the same way, above 0.
+
+        A number alone would be another route's after a release, and another lease's with `dhcp`.
+        """
+        found: cython.int = self.marks[number]
+
+        if found == 0 and number > 0:
+            route = dataclasses.replace(self.route(number), name="", where="")
+            found = crc32(repr(route).encode()) & 0x3FFFFFFF | 0x40000000
+            self.marks[number] = found
         return found
 
     # --- UDP ------------------------------------------------------------------------------------------------------
@@ -327,7 +344,7 @@ class HotPath:
         if v.action == ACTION_ALIAS:
             self.load_target()
             s = self.target
-        if c.find(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, v.route, self.now) != 1:
+        if c.find(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, self.mark(v.route), self.now) != 1:
             return -1
         if not self.landing:
             self.count(COUNT_CACHE_HITS)
@@ -454,11 +471,12 @@ class HotPath:
         miss.cd = bool(q.flags & 16)
         miss.rd = bool(q.flags & 256)
         miss.route = v.route
+        miss.mark = self.mark(v.route)
         miss.generation = self.generation
         miss.table = self.table
         miss.revision = self.revision
         bits = (q.do | ((q.flags >> 3) & 2)).to_bytes(1, "big")
-        miss.key = sname + q.qtype.to_bytes(2, "big") + bits + v.route.to_bytes(4, "big") + self.generation.to_bytes(8, "big")
+        miss.key = sname + q.qtype.to_bytes(2, "big") + bits + miss.mark.to_bytes(4, "big") + self.generation.to_bytes(8, "big")
         miss.client = bytes(q.client)
         miss.fd = fd
         miss.peer = peer
@@ -504,7 +522,7 @@ class HotPath:
         query = query_module.question(miss.sname, miss.qtype, miss.client)
         query.seed_policy = query.seed_names = miss.table.seed_policy
         query.hash()
-        if self.cache.store(miss.sname, query.hash_policy[0], miss.qtype, bits, miss.route, answer, self.now, ttl):
+        if self.cache.store(miss.sname, query.hash_policy[0], miss.qtype, bits, miss.mark, answer, self.now, ttl):
             self.count(COUNT_CACHE_STORED)
 
     def finish(self, miss: Miss, response: bytes | None, ede: int = EDE_OTHER, text: str = "") -> bytes:

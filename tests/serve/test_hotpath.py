@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import socket
 import struct
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import dns.rrset
 import pytest
 
 from controller.compiler import compile_table
-from controller.ruleset import Guard, Protection, Record, Redirection
+from controller.ruleset import Forward, Guard, Protection, Record, Redirection, Server
 from dnsd.contract import codes, facts
 from dnsd.serve.hotpath import HotPath, Miss
 from tests.contract import rulesets
@@ -315,3 +316,43 @@ def test_a_rebinding_answer_is_refused_when_it_comes_and_from_the_cache(bench: B
     (second,) = made.ask(query("evil.example"))
     for message in (first, second):
         assert (message.rcode(), message.answer, int(message.options[0].code)) == (dns.rcode.NOERROR, [], 15)
+
+
+def test_the_cache_knows_who_was_asked() -> None:
+    """Another lease, or other servers in the rules, and the answers of those before are not given; a forward entry
+    that only gets another number keeps its answers."""
+    bench = Bench(table=False)
+    lan = Forward(N("lan"), where(51), (), dhcp=True)
+
+    def release(generation: int, *forwards: Forward) -> None:
+        blobs = compile_table(rulesets.ruleset([], forwards=forwards))
+        bench.hot.install(blobs.policy, blobs.names, generation, "main@sha1:abc")
+
+    def lease(*servers: str) -> None:
+        before = facts.decode(rulesets.everyone())
+        found = tuple((facts.packed(server), 53, 0) for server in servers)
+        bench.hot.set_facts(facts.encode(dataclasses.replace(before, lease=found)))
+
+    def address(name: str, learn: str = "") -> str:
+        answers = bench.ask(query(name))
+        if answers:
+            return str(answers[0].answer[0][0])
+        miss = bench.hot.misses.pop()
+        if learn:
+            bench.hot.store(miss, upstream(miss, f"{name}. 300 A {learn}"))
+        return ""
+
+    release(1, *FORWARD, lan)
+    lease("10.1.0.1")
+    assert address("nas.lan", "192.0.2.1") == "" and address("nas.lan") == "192.0.2.1"
+    assert address("www.example", "192.0.2.9") == "" and address("www.example") == "192.0.2.9"
+    lease("10.2.0.1")
+    assert address("nas.lan", "192.0.2.2") == "" and address("nas.lan") == "192.0.2.2"
+    lease()
+    assert address("nas.lan") == ""
+    lease("10.1.0.1")
+    assert address("nas.lan") == "192.0.2.1"
+    release(2, Forward(N("corp.lan"), where(52), FORWARD[0].servers), *FORWARD, lan)
+    assert (address("nas.lan"), address("www.example")) == ("192.0.2.1", "192.0.2.9")
+    release(3, Forward(N("."), where(53), (Server(ipaddress.IPv4Address("127.0.0.2")),)), lan)
+    assert (address("nas.lan"), address("www.example")) == ("192.0.2.1", "")
