@@ -250,12 +250,16 @@ class FlightPath(HotPath):
     def launch(self, f: cython.int, pool: cython.int, route: cython.int) -> cython.int:
         """Write a flight's question; it leaves with the batch. 0 when no socket is to be had."""
         t: FlightTable = self.flights
-        slot: cython.int = self.lanes.draw(pool, self.mono_ms)
+        slot: cython.int = -1
         number: cython.int
         at: cython.int
         k: cython.int
         out = self.question
 
+        if self.queued & 15:
+            slot = self.lanes.again(pool, self.question_lines[self.queued - 1])
+        if slot < 0:
+            slot = self.lanes.draw(pool, self.mono_ms)
         if slot < 0:
             return 0
         number = self.lanes.chance()

@@ -20,4 +20,5 @@ cdef class Lanes:
 
     cdef int chance(self) except? -1
     cpdef int draw(self, int pool, unsigned long long now_ms) except? -2
+    cpdef int again(self, int pool, int slot) except? -2
     cpdef int settle(self, int slot, int late) except? -1

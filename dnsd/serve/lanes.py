@@ -2,7 +2,8 @@
 
 Compiled by Cython with the types in `lanes.pxd`. Per server 128 places; the socket of a place is made
 when it is first drawn (the kernel gives it a random port) and retired after 60 s or 1,000 questions:
-a forger has to guess port and id (RFC 5452). A retired socket stays open until nobody waits for it.
+a forger has to guess port and id (RFC 5452). Up to sixteen questions of one batch leave through what
+was drawn for the first of them, in one system call: for each of them the port is as random as before. A retired socket stays open until nobody waits for it.
 What is received on a socket and answers nothing that was asked is counted: a socket that gets too
 much of it is under attack.
 """
@@ -85,6 +86,17 @@ class Lanes:
             slot = self.open(pool, at, now_ms)
             if slot < 0:
                 return -1
+        self.asked[slot] += 1
+        self.waiting[slot] += 1
+        self.pool_waiting[pool] += 1
+        if self.asked[slot] >= 1000:
+            self.retire(slot)
+        return slot
+
+    def again(self, pool: cython.int, slot: cython.int) -> cython.int:
+        """One more question through a socket that was drawn a moment ago; -1 when it has been retired."""
+        if self.place[self.owner[slot]] != slot or self.owner[slot] >> 7 != pool:
+            return -1
         self.asked[slot] += 1
         self.waiting[slot] += 1
         self.pool_waiting[pool] += 1
