@@ -354,6 +354,9 @@ def _forwards(g: Gathered) -> dict[bytes, Forward]:
         if recurse and timeout is not None:
             g.add("E012", "a timeout says nothing about `recurse`", timeout.where, "delete it: each server is known")
             timeout = None
+        strategy = node.get("strategy") if node.kind == MAPPING else None
+        if recurse and strategy is not None and strategy.text != "failover":
+            g.add("E012", "a strategy says nothing about `recurse`", strategy.where, "delete it: each server is known")
         seconds = g.seconds(timeout) if timeout is not None else None
         if timeout is not None and seconds is not None and not 0.05 <= seconds <= _MAX_TIMEOUT_S:
             g.add("E012", f"a timeout of {timeout.text} is not useful", timeout.where, "write 50ms to 30s")

@@ -54,6 +54,7 @@ EDE_FORGED_ANSWER = 4
 EDE_NOT_READY = 14
 EDE_BLOCKED = 15
 EDE_PROHIBITED = 18
+EDE_STALE_NXDOMAIN = 19
 EDE_NO_REACHABLE_AUTHORITY = 22
 EDE_NETWORK_ERROR = 23
 
@@ -129,7 +130,10 @@ COUNT_TCP_REFUSED = 22
 COUNT_OVERLOADED = 23
 COUNT_SPECIAL = 24
 COUNT_CACHE_STORED = 25
-COUNTERS = 26  # how many there are
+COUNT_STALE = 26
+COUNT_PREFETCHES = 27
+COUNT_PROBES = 28
+COUNTERS = 29  # how many there are
 
 # --- generated into codes.pxd up to here ------------------------------------------------
 
@@ -192,6 +196,7 @@ COUNTER_NAMES: tuple[str, ...] = (
     "cache_hits", "cache_misses", "upstream_queries", "upstream_answers", "upstream_timeouts",
     "upstream_mismatches", "coalesced", "servfail", "nxdomain", "truncated", "send_errors", "decisions_dropped",
     "tcp_connections", "tcp_refused", "overloaded", "special", "cache_stored",
+    "stale", "prefetches", "probes",
 )  # fmt: skip
 
 

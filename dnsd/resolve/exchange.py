@@ -9,10 +9,11 @@ from collections.abc import Generator
 
 from dnsd.contract import codes, names
 from dnsd.resolve.budget import Budget
-from dnsd.resolve.forwarder import TCP, UDP, Ask, Reply, Server
+from dnsd.resolve.forwarder import TCP, UDP, Ask, Reply
 from dnsd.resolve.infra import Chance, Infra
 from dnsd.resolve.message import FormError
 from dnsd.resolve.rrsets import FLAG_TC, Message, parse, question
+from dnsd.resolve.upstreams import Server
 
 _TURNS = 6  # UDP, without EDNS, TCP, once more in another case: more than this is a server that plays games
 _NOT_UNDERSTOOD = (codes.RCODE_FORMERR, codes.RCODE_NOTIMP, codes.RCODE_BADVERS)

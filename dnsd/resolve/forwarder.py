@@ -9,17 +9,11 @@ import struct
 from collections.abc import Generator, Sequence
 
 from dnsd.contract import codes
-
-Server = tuple[str, int]  # address and port
+from dnsd.resolve.upstreams import FAILOVER, Server, Servers
 
 EDNS_BYTES = 1232  # what we say we take over UDP (DNS flag day 2020)
 BUDGET_MS = 5000  # a stub resolver has given up by then (resolv.conf(5), timeout)
 SMALLEST_WAIT_MS = 50
-
-_PENALTY_MS = 1000  # after the first failure; doubles with each further one
-_PENALTY_LIMIT_MS = 60_000
-_PLAIN_MS = 15 * 60_000  # how long we remember that a server does not speak EDNS
-_REMEMBERED = 4096
 
 _FLAG_RD = 0x0100
 _FLAG_CD = 0x0010
@@ -58,96 +52,6 @@ class Outcome:
     response: bytes | None
     ede: int = codes.EDE_NONE
     text: str = ""
-
-
-@dataclasses.dataclass(slots=True)
-class _Standing:
-    failures: int = 0
-    until_ms: int = 0  # tried last before this
-    plain_until_ms: int = 0  # asked without EDNS before this
-
-
-class Servers:
-    """What is known about upstream servers; one per worker, shared by all its questions."""
-
-    def __init__(self) -> None:
-        self._standing: dict[Server, _Standing] = {}
-
-    def order(self, servers: Sequence[Server], now_ms: int) -> list[Server]:
-        """The order in which to try: as written, but servers that failed lately come last.
-
-        When a penalty has run out one question tries the server first again; the others go on avoiding it
-        until that question knows better.
-        """
-        if not self._standing:
-            return list(servers)
-        good: list[Server] = []
-        bad: list[tuple[int, int, Server]] = []
-        for place, server in enumerate(servers):
-            standing = self._standing.get(server)
-            if standing is None or standing.failures == 0:
-                good.append(server)
-            elif now_ms < standing.until_ms:
-                bad.append((standing.until_ms, place, server))
-            else:
-                standing.until_ms = now_ms + _PENALTY_MS
-                good.append(server)
-        return good + [server for _, _, server in sorted(bad)]
-
-    def first(self, servers: Sequence[Server], now_ms: int) -> Server | None:
-        """The server to ask first, as `order` has it; None when one whose penalty has run out waits to be tried.
-
-        That one question is for `order`, which lets the others go on avoiding the server.
-        """
-        best: tuple[int, Server] | None = None
-        for server in servers:
-            standing = self._standing.get(server)
-            if standing is None or standing.failures == 0:
-                return server
-            if now_ms >= standing.until_ms:
-                return None
-            if best is None or standing.until_ms < best[0]:
-                best = (standing.until_ms, server)
-        return best[1] if best else None
-
-    def doubtful(self, server: Server) -> bool:
-        """Whether the server's last try was a failure."""
-        standing = self._standing.get(server)
-        return standing is not None and standing.failures > 0
-
-    @property
-    def known(self) -> int:
-        """How many servers something is remembered of."""
-        return len(self._standing)
-
-    def failed(self, server: Server, now_ms: int) -> None:
-        """The server was silent or unreachable; it is tried last for a while."""
-        standing = self._of(server)
-        standing.failures = min(standing.failures + 1, 16)
-        standing.until_ms = now_ms + min(_PENALTY_MS << (standing.failures - 1), _PENALTY_LIMIT_MS)
-
-    def answered(self, server: Server) -> None:
-        """The server lives."""
-        standing = self._standing.get(server)
-        if standing is not None:
-            standing.failures = 0
-
-    def plain(self, server: Server, now_ms: int) -> bool:
-        """Whether the server is known not to understand EDNS."""
-        standing = self._standing.get(server)
-        return standing is not None and now_ms < standing.plain_until_ms
-
-    def is_plain(self, server: Server, now_ms: int) -> None:
-        """Remember for a quarter of an hour that the server answers only without EDNS."""
-        self._of(server).plain_until_ms = now_ms + _PLAIN_MS
-
-    def _of(self, server: Server) -> _Standing:
-        standing = self._standing.get(server)
-        if standing is None:
-            if len(self._standing) >= _REMEMBERED:
-                self._standing.clear()  # routes name few servers; this many means that they changed often
-            standing = self._standing[server] = _Standing()
-        return standing
 
 
 def query(sname: bytes, qtype: int, qclass: int, do: bool, cd: bool, edns: bool = True) -> bytes:
@@ -200,8 +104,12 @@ def forward(
     timeout_ms: int,
     known: Servers,
     now_ms: int,
+    strategy: str = FAILOVER,
+    tried: Server | None = None,
 ) -> Generator[Ask, Reply, Outcome]:
     """Ask one server after the other until one answers; `timeout_ms` is the patience for one server.
+
+    `tried` has been asked by somebody else already: it comes first, and its reply is what is sent first.
 
     The whole takes at most that times the number of servers, and at most 5 s. NOERROR and NXDOMAIN count as
     answers, and so does every rcode that is not a failure of the server itself.
@@ -210,7 +118,9 @@ def forward(
         return Outcome(None, codes.EDE_NO_REACHABLE_AUTHORITY, "no upstream server is configured")
     deadline_ms = now_ms + min(BUDGET_MS, timeout_ms * len(servers))
     first = first_patience_ms(servers, timeout_ms)
-    tries = [(server, timeout_ms) for server in known.order(servers, now_ms)]
+    tries = [(server, timeout_ms) for server in known.order(servers, now_ms, strategy)]
+    if tried in servers:
+        tries.sort(key=lambda one: one[0] != tried)
     if len(tries) == 1:
         tries = [(tries[0][0], first), (tries[0][0], max(SMALLEST_WAIT_MS, timeout_ms - first))]
     said: dict[Server, str] = {}
@@ -223,7 +133,6 @@ def forward(
         reply, error = yield from _ask(server, sname, qtype, qclass, do, cd, min(patience_ms, left_ms), known, now_ms)
         now_ms = reply.now_ms
         if not error:
-            known.answered(server)
             return Outcome(reply.wire)
         said[server] = error
         if reply.wire is None:
@@ -260,10 +169,11 @@ def _ask(
     while True:
         wire = query(sname, qtype, qclass, do, cd, edns)
         reply = yield Ask(server, wire, transport, max(SMALLEST_WAIT_MS, deadline_ms - now_ms))
-        now_ms = reply.now_ms
+        took_ms, now_ms = reply.now_ms - now_ms, reply.now_ms
         response = reply.wire
         if response is None:
             return reply, reply.error or "timeout"
+        known.answered(server, took_ms if transport == UDP else -1)
         rcode = response[3] & 0x0F
         if rcode in _NOT_UNDERSTOOD:
             if edns:

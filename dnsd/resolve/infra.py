@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from dnsd.resolve.forwarder import Server
+from dnsd.resolve.upstreams import Server
 
 # Chance as an argument: a number from 0 up to, but not including, the limit.
 Chance = Callable[[int], int]

@@ -14,12 +14,13 @@ from dnsd.contract import codes, names
 from dnsd.resolve import rrcache, scrub, steps
 from dnsd.resolve.budget import ADDRESS_LOOKUPS, DEPTH, GLUELESS, Failed, Spent
 from dnsd.resolve.exchange import exchange
-from dnsd.resolve.forwarder import Ask, Reply, Server
+from dnsd.resolve.forwarder import Ask, Reply
 from dnsd.resolve.hints import address_text, usable
 from dnsd.resolve.minimise import MINIMISED, minimised
 from dnsd.resolve.rrcache import Delegation
 from dnsd.resolve.rrsets import Message, at_or_below
 from dnsd.resolve.scrub import Finding
+from dnsd.resolve.upstreams import Server
 
 if TYPE_CHECKING:
     from dnsd.resolve.resolver import _Question

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from dnsd.resolve.forwarder import Server
 from dnsd.resolve.rrsets import RRset
+from dnsd.resolve.upstreams import Server
 
 # What a step is.
 LOOKUP = "lookup"  # a name begins to be looked for; depth grows with each name server's own name

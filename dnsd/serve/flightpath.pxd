@@ -33,9 +33,11 @@ cdef class FlightPath(HotPath):
     cdef int[::1] client_control_lengths
     cdef int[::1] parked
     cdef public int replies
-    cdef int[::1] route_pool
+    cdef int[::1] route_count
+    cdef int[::1] route_pools
+    cdef int[::1] route_way
+    cdef int[::1] route_turn
     cdef int[::1] route_patience
-    cdef int[::1] route_edns
     cdef public object handoff
     cdef public object chooser
     cdef public object proven
@@ -43,6 +45,10 @@ cdef class FlightPath(HotPath):
     cdef int overloaded(self, Query q, int i) except? -1
     cdef int park(self, int j, Query q, int i, int fd) except? -1
     cpdef int choose(self, int route) except? -2
+    cdef int pick(self, int route) except? -1
+    cdef int accompany(self, int f, int route) except? -1
+    cpdef int fallen(self, int f, int late) except? -2
+    cdef int disband(self, int lead, int winner) except? -1
     cdef int launch(self, int f, int pool, int route) except? -1
     cpdef depart(self)
     cdef int arrive(self, int i) except? -1

@@ -35,15 +35,17 @@ from dnsd.serve.batch import Lines
 from dnsd.serve.handoff import Handoff, Retry
 
 _ROUTES = 1024
+_MOST = 8  # servers among which a route's first try is made
 _OVERLOADED = b"too many questions are under way"
 
 
 class FlightPath(HotPath):
     """A worker's query path with forwarding. `upstream_fd` is readable when `receive` has something to do.
 
-    `handed()` gives the flights for the generators. `chooser(route)` says which server is asked first, as (server,
-    milliseconds to wait, whether it speaks EDNS, whether it failed last), or None to leave the question to the generators; it is asked again after
-    `forget_routes`. `proven(server)` is told that a server under suspicion answers.
+    `handed()` gives the flights for the generators. `chooser(route)` says who is asked first, as (way, milliseconds
+    to wait, servers), each server as (server, whether it speaks EDNS, whether it failed last), or None to leave the
+    question to the generators; it is asked again after `forget_routes`. Ways: 0 the first server, 1 one at random, 2
+    the first and now and then another, 3 all at once. `proven(server)` is told that a server under suspicion answers.
     """
 
     def __init__(self, slot: int, counters: object, ring: object, arena: object, identity: str = "nexoraldns") -> None:
@@ -72,9 +74,11 @@ class FlightPath(HotPath):
         self.parked = self.socket_batch.parked
         self.socket_batch.bind(table.names, table.name_lengths, table.controls, table.control_lengths, table.fd)
         self.replies = 0
-        self.route_pool = memoryview(bytearray(4 * _ROUTES)).cast("i")
+        self.route_count = memoryview(bytearray(4 * _ROUTES)).cast("i")
+        self.route_pools = memoryview(bytearray(4 * _ROUTES * _MOST)).cast("i")
+        self.route_way = memoryview(bytearray(4 * _ROUTES)).cast("i")
+        self.route_turn = memoryview(bytearray(4 * _ROUTES)).cast("i")
         self.route_patience = memoryview(bytearray(4 * _ROUTES)).cast("i")
-        self.route_edns = memoryview(bytearray(4 * _ROUTES)).cast("i")
         self.handoff = Handoff(self)
         self.chooser = None
         self.proven = None
@@ -96,7 +100,7 @@ class FlightPath(HotPath):
         """Ask `chooser` again from the next question on."""
         i: cython.int
         for i in range(1024):
-            self.route_pool[i] = -1
+            self.route_count[i] = 0
 
     def batch(self, fd: int) -> int:
         """As `HotPath.batch`; then the questions that it left are sent to their servers."""
@@ -152,6 +156,15 @@ class FlightPath(HotPath):
         """How many flights there are, those handed over included."""
         return self.flights.under_way
 
+    def rtts(self) -> list[tuple[object, float]]:
+        """Each server that has answered, and its smoothed round-trip time in milliseconds."""
+        return self.lanes.rtts()
+
+    def silent(self) -> list[object]:
+        """Who was silent in a race since the last call."""
+        found, self.handoff.silent = self.handoff.silent, []
+        return found
+
     def waited(self, j: int) -> int:
         """Answer one who waits for a flight that is handed over, if that is possible by now; else it becomes a `Miss`."""
         return self.respond(j)
@@ -187,11 +200,8 @@ class FlightPath(HotPath):
                 return self.overloaded(q, i)
             self.count(COUNT_COALESCED)
             return self.park(j, q, i, fd)
-        pool = self.route_pool[route]
-        if pool < 0:
-            pool = self.choose(route)
-            if pool < 0:
-                return HotPath.defer(self, q, i, fd)
+        if self.route_count[route] == 0 and self.choose(route) == 0:
+            return HotPath.defer(self, q, i, fd)
         f = t.start(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, mark, self.generation)
         if f < 0:
             return self.overloaded(q, i)
@@ -199,10 +209,12 @@ class FlightPath(HotPath):
         if j < 0:
             t.release(f)
             return self.overloaded(q, i)
-        if self.launch(f, pool, route) == 0:
+        if self.launch(f, self.pick(route), route) == 0:
             t.leave(j)
             t.release(f)
             return HotPath.defer(self, q, i, fd)
+        if self.route_way[route] == 3:
+            self.accompany(f, route)
         return self.park(j, q, i, fd)
 
     def overloaded(self, q: Query, i: cython.int) -> cython.int:
@@ -234,18 +246,92 @@ class FlightPath(HotPath):
         return 0
 
     def choose(self, route: cython.int) -> cython.int:
-        """The pool of the server that a route's questions go to first; -1 leaves this one to the generators."""
+        """Ask who comes first for a route's questions; how many, 0 leaves this one to the generators."""
         chosen = self.chooser(route) if self.chooser is not None else None
         if chosen is None:
-            return -1
-        server, patience_ms, edns, doubtful = chosen
-        pool = self.lanes.pool(server)
-        if pool >= 0:
-            self.route_pool[route] = pool
-            self.route_patience[route] = patience_ms
-            self.route_edns[route] = 1 if edns else 0
-            self.lanes.suspect[pool] = 1 if doubtful else 0
-        return pool
+            return 0
+        way, patience_ms, servers = chosen
+        moved = self.lanes.moved
+        pools = []
+        for server, edns, doubtful in servers[:_MOST]:
+            pool = self.lanes.pool(server)
+            if pool >= 0:
+                pools.append(pool)
+                self.lanes.plain[pool] = 0 if edns else 1
+                self.lanes.suspect[pool] = 1 if doubtful else 0
+        if self.lanes.moved != moved:
+            self.forget_routes()  # some of them may mean a pool that is another server's now
+        for k, pool in enumerate(pools):
+            self.route_pools[8 * route + k] = pool
+        self.route_way[route] = way
+        self.route_patience[route] = patience_ms
+        self.route_count[route] = len(pools)
+        return len(pools)
+
+    def pick(self, route: cython.int) -> cython.int:
+        """The pool of the server that this question of a route goes to."""
+        n: cython.int = self.route_count[route]
+        way: cython.int = self.route_way[route]
+        first: cython.int = 8 * route
+        last: cython.int
+        k: cython.int
+
+        if n == 1 or way == 0 or way == 3:
+            return self.route_pools[first]
+        if way == 1:
+            if self.queued & 15:
+                # Neighbours in a batch go together: one system call for them.
+                last = self.lanes.owner[self.question_lines[self.queued - 1]] >> 7
+                for k in range(n):
+                    if self.route_pools[first + k] == last:
+                        return last
+            return self.route_pools[first + self.lanes.chance() % n]
+        self.route_turn[route] = (self.route_turn[route] + 1) & 31
+        if self.route_turn[route] == 0:
+            return self.route_pools[first + 1 + self.lanes.chance() % (n - 1)]
+        return self.route_pools[first]
+
+    def accompany(self, f: cython.int, route: cython.int) -> cython.int:
+        """Let a flight's question race to the other servers of its route, too."""
+        t: FlightTable = self.flights
+        g: cython.int
+        k: cython.int
+
+        for k in range(1, self.route_count[route]):
+            g = t.double(f)
+            if g < 0:
+                return 0
+            if self.launch(g, self.route_pools[8 * route + k], route) == 0:
+                t.release(g)
+        return 0
+
+    def fallen(self, f: cython.int, late: cython.int) -> cython.int:
+        """A question came to nothing: its flight, when nobody else of the race is under way; else -1. `late`: see `settle`."""
+        t: FlightTable = self.flights
+        lead: cython.int = t.lead[f]
+
+        self.lanes.settle(t.slot[f], late)
+        if lead < 0:
+            lead = f
+            t.recall(f)
+        else:
+            t.release(f)
+        return -1 if t.slot[lead] >= 0 or t.mate[lead] >= 0 else lead
+
+    def disband(self, lead: cython.int, winner: cython.int) -> cython.int:
+        """One of a race has answered: wait for nobody else."""
+        t: FlightTable = self.flights
+        g: cython.int
+
+        if lead != winner and t.slot[lead] >= 0:
+            self.lanes.settle(t.slot[lead], 1)
+            t.recall(lead)
+        while t.mate[lead] >= 0:
+            g = t.mate[lead]
+            if g != winner:
+                self.lanes.settle(t.slot[g], 1)
+            t.release(g)
+        return 0
 
     def launch(self, f: cython.int, pool: cython.int, route: cython.int) -> cython.int:
         """Write a flight's question; it leaves with the batch. 0 when no socket is to be had."""
@@ -273,7 +359,7 @@ class FlightPath(HotPath):
         for k in range(4, 12):
             out[at + k] = 0
         out[at + 5] = 1
-        out[at + 11] = 1 if self.route_edns[route] else 0
+        out[at + 11] = 0 if self.lanes.plain[pool] else 1
         at += 12
         for k in range(t.name_length[f]):
             out[at + k] = t.name[256 * f + k]
@@ -283,7 +369,7 @@ class FlightPath(HotPath):
         out[at + 2] = 0
         out[at + 3] = 1
         at += 4
-        if self.route_edns[route]:
+        if self.lanes.plain[pool] == 0:
             for k in range(11):
                 out[at + k] = 0
             out[at + 2] = 41
@@ -294,7 +380,7 @@ class FlightPath(HotPath):
         self.question_lengths[self.queued] = at - self.queued * self.out_size
         self.question_lines[self.queued] = slot
         self.question_flights[self.queued] = f
-        t.send(f, slot, number, pool, self.mono_ms + self.route_patience[route])
+        t.send(f, slot, number, pool, self.mono_ms + self.route_patience[route], self.mono_ms)
         self.queued += 1
         self.count(COUNT_UPSTREAM_QUERIES)
         if self.queued == 64:
@@ -388,6 +474,7 @@ class FlightPath(HotPath):
         keep: cython.int
         slot: cython.int = t.slot[f]
         pool: cython.int = t.pool[f]
+        lead: cython.int = f if t.lead[f] < 0 else t.lead[f]
 
         if r.read(self.datagrams, base, size):
             self.handoff.flight(f, bytes(self.datagrams[base : base + size]), "", 0)
@@ -409,12 +496,15 @@ class FlightPath(HotPath):
             self.count(COUNT_CACHE_STORED)
         if self.lanes.suspect[pool]:
             self.handoff.cleared(pool)
+        self.lanes.measured(pool, self.mono_ms - t.sent[f])
         self.lanes.settle(slot, 0)
-        j = t.first[f]
-        t.hand(f)  # nobody joins any more; the key stays taken while its clients are answered
+        if lead != f or t.mate[lead] >= 0:
+            self.disband(lead, f)
+        j = t.first[lead]
+        t.hand(lead)  # nobody joins any more; the key stays taken while its clients are answered
         while j >= 0:
             j = self.respond(j)
-        t.release(f)
+        t.release(lead)
         if ttl <= 0:
             self.cache.drop(at)
         return 0

@@ -6,18 +6,23 @@ waiting in a queue that cannot be served.
 """
 
 import dataclasses
-from collections.abc import Callable, Generator
+import secrets
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol
 
 from dnsd.contract import codes
-from dnsd.resolve.forwarder import UDP, Ask, Outcome, Reply, Servers, first_patience_ms, forward
+from dnsd.resolve.forwarder import UDP, Ask, Outcome, Reply, first_patience_ms, forward, query
 from dnsd.resolve.resolver import Resolver
+from dnsd.resolve.upstreams import FAILOVER, FASTEST, RACE, SPREAD, Server, Servers
 from dnsd.serve.handoff import Retry
 from dnsd.serve.upstream import Upstream
 
 FLIGHTS = 4096
 ASKERS_PER_FLIGHT = 1024
 ASKERS = 16384
+PROBE_MS = 2000  # how long a probe waits
+WAYS = {FAILOVER: 0, SPREAD: 1, FASTEST: 2, RACE: 3}  # as `serve.flightpath` wants them
+_ROOT = b"\x00"
 
 
 class Miss(Protocol):
@@ -38,7 +43,8 @@ class Route(Protocol):
     """Where the table sends a question (`hotpath.route`)."""
 
     name: str
-    servers: tuple[tuple[str, int], ...]
+    servers: tuple[Server, ...]
+    strategy: str
     timeout_ms: int
     kind: str  # "forward", or what this version does not do
 
@@ -57,6 +63,12 @@ class Answers(Protocol):
 
     def forget_routes(self) -> None:
         """Ask again which server is first (`serve.flightpath`)."""
+
+    def rtts(self) -> Iterable[tuple[Server, float]]:
+        """Round-trip times of servers that it has measured, in milliseconds."""
+
+    def silent(self) -> Iterable[Server]:
+        """Servers that were silent in a race since the last call."""
 
     def landed(self, flight: int) -> None:
         """A flight that was handed over has landed."""
@@ -88,7 +100,7 @@ class Flights:
         self._answer = answer
         self._resolver = resolver
         self._flights: dict[bytes, _Flight] = {}
-        self._servers = Servers()
+        self._servers = Servers(secrets.randbelow)
         self.askers = 0
 
     def __len__(self) -> int:
@@ -117,7 +129,8 @@ class Flights:
         if route.kind in ("forward", "dhcp"):
             question = forward(
                 miss.sname, miss.qtype, miss.qclass, miss.do, miss.cd, route.servers, route.timeout_ms,
-                self._servers, retry.started_ms if retry else self._now_ms(),
+                self._servers, retry.started_ms if retry else self._now_ms(), route.strategy,
+                retry.server if retry else None,
             )  # fmt: skip
         elif route.kind == "recurse" and self._resolver is not None:
             retry = None  # a new table: what the old one's server said is of no use
@@ -138,32 +151,45 @@ class Flights:
         else:
             self._next(miss.key, flight, Reply(retry.wire, self._now_ms(), retry.error))
 
-    def choose(self, number: int) -> tuple[tuple[str, int], int, bool, bool] | None:
-        """For the compiled path: which server a route's questions go to first, how long to wait, whether with EDNS,
-        and whether its last try was a failure (then `proven` wants to know that it answers).
+    def choose(self, number: int) -> tuple[int, int, list[tuple[Server, bool, bool]]] | None:
+        """For the compiled path: who comes first for a route's questions, as `FlightPath.chooser` says.
 
-        None leaves a question to `take`: a route of another kind, or a server that one question tries again.
+        None leaves a question to `take`: a route of another kind.
         """
         route = self._answers.route(number)
         if route.kind not in ("forward", "dhcp") or not route.servers:
             return None
         now_ms = self._now_ms()
-        server = self._servers.first(route.servers, now_ms)
-        if server is None:
-            return None
-        edns = not self._servers.plain(server, now_ms)
+        servers = self._servers.first(route.servers, now_ms, route.strategy)
         patience_ms = first_patience_ms(route.servers, route.timeout_ms)
-        return server, patience_ms, edns, self._servers.doubtful(server)
+        known = self._servers
+        chosen = [(server, not known.plain(server, now_ms), known.doubtful(server)) for server in servers]
+        return WAYS[route.strategy], patience_ms, chosen
 
-    def proven(self, server: tuple[str, int]) -> None:
+    def proven(self, server: Server) -> None:
         """The compiled path has had an answer of a server whose last try was a failure."""
         self._servers.answered(server)
         self._answers.forget_routes()
 
     def refresh(self) -> None:
-        """Now and then: penalties run out without anybody saying so."""
-        if self._servers.known:
-            self._answers.forget_routes()
+        """Now and then: what is known about servers is brought up to date, and who is ill is probed."""
+        now_ms = self._now_ms()
+        self._servers.measured(self._answers.rtts())
+        for server in self._answers.silent():
+            self._servers.failed(server, now_ms)
+        for server in self._servers.due(now_ms):
+            self._probe(server, now_ms)
+        self._answers.forget_routes()
+
+    def _probe(self, server: Server, now_ms: int) -> None:
+        """Ask an ill server for the root's name servers: no client waits for it."""
+        self._counters[codes.COUNT_PROBES] += 1
+        wire = query(_ROOT, codes.TYPE_NS, codes.CLASS_IN, False, False, not self._servers.plain(server, now_ms))
+        self._upstream.ask(Ask(server, wire, UDP, PROBE_MS), lambda reply: self._probed(server, reply))
+
+    def _probed(self, server: Server, reply: Reply) -> None:
+        self._servers.probed(server, reply.wire is not None, reply.now_ms)
+        self._answers.forget_routes()
 
     def resume(self, retry: Retry) -> None:
         """Go on with a flight whose first try the compiled path has made."""

@@ -22,6 +22,9 @@ cdef class FlightTable:
     cdef public int[::1] query_id
     cdef public int[::1] pool
     cdef public unsigned long long[::1] deadline
+    cdef public unsigned long long[::1] sent
+    cdef public int[::1] lead
+    cdef public int[::1] mate
     cdef public int[::1] first
     cdef int[::1] last
     cdef public int[::1] count
@@ -51,8 +54,10 @@ cdef class FlightTable:
     cdef int bucket(self, unsigned int h, int qtype, int bits, int route) except? -1
     cpdef int find(self, const unsigned char[::1] name, int length, unsigned int h, int qtype, int bits, int route, unsigned long long generation) except? -2
     cpdef int start(self, const unsigned char[::1] name, int length, unsigned int h, int qtype, int bits, int route, unsigned long long generation) except? -2
+    cdef int fresh(self) except? -2
+    cpdef int double(self, int f) except? -2
     cpdef int release(self, int f) except? -1
-    cpdef int send(self, int f, int slot, int query_id, int pool, unsigned long long deadline) except? -1
+    cpdef int send(self, int f, int slot, int query_id, int pool, unsigned long long deadline, unsigned long long now) except? -1
     cpdef int match(self, int slot, int query_id) except? -2
     cpdef int on_slot(self, int slot, int first) except? -2
     cpdef int recall(self, int f) except? -1

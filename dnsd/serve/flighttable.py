@@ -2,7 +2,8 @@
 
 Compiled by Cython with the types in `flighttable.pxd`. Nothing is allocated after the start: numbers of
 flights and joiners come from free lists, and when there are none left the caller has to refuse.
-A flight's key is everything that changes its answer (`route` is the mark that stands for it in the cache). A joiner keeps its client's packet, address and
+A flight may have mates: the same question, under way to other servers at the same time; they have no key and
+no joiners of their own. A flight's key is everything that changes its answer (`route` is the mark that stands for it in the cache). A joiner keeps its client's packet, address and
 control message until it is answered.
 """
 
@@ -52,6 +53,9 @@ class FlightTable:
         self.query_id = _ints(flights)
         self.pool = _ints(flights)
         self.deadline = memoryview(bytearray(8 * flights)).cast("Q")
+        self.sent = memoryview(bytearray(8 * flights)).cast("Q")
+        self.lead = _ints(flights, -1)
+        self.mate = _ints(flights, -1)
         self.first = _ints(flights)
         self.last = _ints(flights)
         self.count = _ints(flights)
@@ -134,19 +138,13 @@ class FlightTable:
         generation: cython.ulonglong,
     ) -> cython.int:
         """A new flight, not sent yet and with nobody on board; -1 when there are as many as may be."""
-        f: cython.int = self.free_flight
+        f: cython.int = self.fresh()
         k: cython.int
         b: cython.int
 
-        if f >= 0:
-            self.free_flight = self.key_next[f]
-        elif self.fresh_flight < self.flights:
-            f = self.fresh_flight
-            self.fresh_flight += 1
-        else:
+        if f < 0:
             return -1
         self.under_way += 1
-        self.state[f] = FLYING
         for k in range(length):
             self.name[256 * f + k] = name[k]
         self.name_length[f] = length
@@ -155,23 +153,68 @@ class FlightTable:
         self.bits[f] = bits
         self.route[f] = route
         self.generation[f] = generation
-        self.slot[f] = -1
-        self.first[f] = -1
-        self.last[f] = -1
-        self.count[f] = 0
         b = self.bucket(h, qtype, bits, route)
         self.key_next[f] = self.by_key[b]
         self.by_key[b] = f
         return f
 
+    def fresh(self) -> cython.int:
+        """A number that is free; -1 when there is none."""
+        f: cython.int = self.free_flight
+
+        if f >= 0:
+            self.free_flight = self.key_next[f]
+        elif self.fresh_flight < self.flights:
+            f = self.fresh_flight
+            self.fresh_flight += 1
+        else:
+            return -1
+        self.state[f] = FLYING
+        self.slot[f] = -1
+        self.first[f] = -1
+        self.last[f] = -1
+        self.count[f] = 0
+        self.lead[f] = -1
+        self.mate[f] = -1
+        return f
+
+    def double(self, f: cython.int) -> cython.int:
+        """A mate for a flight: the same question, not sent yet; -1 when there are as many flights as may be."""
+        g: cython.int = self.fresh()
+        k: cython.int
+
+        if g < 0:
+            return -1
+        for k in range(self.name_length[f]):
+            self.name[256 * g + k] = self.name[256 * f + k]
+        self.name_length[g] = self.name_length[f]
+        self.hash[g] = self.hash[f]
+        self.qtype[g] = self.qtype[f]
+        self.bits[g] = self.bits[f]
+        self.route[g] = self.route[f]
+        self.generation[g] = self.generation[f]
+        self.lead[g] = f
+        self.mate[g] = self.mate[f]
+        self.mate[f] = g
+        return g
+
     def release(self, f: cython.int) -> cython.int:
-        """Forget a flight; its joiners are the caller's."""
+        """Forget a flight (or a mate); its joiners and its mates are the caller's."""
         b: cython.int
         g: cython.int
 
         if f < 0 or self.state[f] == FREE:
             return 0
         self.recall(f)
+        if self.lead[f] >= 0:
+            g = self.lead[f]
+            while self.mate[g] != f:
+                g = self.mate[g]
+            self.mate[g] = self.mate[f]
+            self.state[f] = FREE
+            self.key_next[f] = self.free_flight
+            self.free_flight = f
+            return 0
         b = self.bucket(self.hash[f], self.qtype[f], self.bits[f], self.route[f])
         g = self.by_key[b]
         if g == f:
@@ -189,7 +232,13 @@ class FlightTable:
     # --- by socket and id, and by deadline ------------------------------------------------------------------------
 
     def send(
-        self, f: cython.int, slot: cython.int, query_id: cython.int, pool: cython.int, deadline: cython.ulonglong
+        self,
+        f: cython.int,
+        slot: cython.int,
+        query_id: cython.int,
+        pool: cython.int,
+        deadline: cython.ulonglong,
+        now: cython.ulonglong,
     ) -> cython.int:
         """The flight's question leaves through a socket, with an id that no other flight has there, until `deadline` (ms)."""
         b: cython.int = query_id & 8191
@@ -199,6 +248,7 @@ class FlightTable:
         self.query_id[f] = query_id
         self.pool[f] = pool
         self.deadline[f] = deadline
+        self.sent[f] = now
         self.id_next[f] = self.by_id[b]
         self.by_id[b] = f
         s = cython.cast(cython.int, (deadline // 16) & 511)

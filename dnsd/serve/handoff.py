@@ -35,14 +35,20 @@ class Handoff:
     def __init__(self, path: FlightPath) -> None:
         self._path = path
         self.pending: list[tuple[int, tuple[str, int], bytes | None, str]] = []
+        self.silent: list[tuple[str, int]] = []  # who was silent in a race; taken by whoever keeps account
 
     def flight(self, f: int, wire: bytes | None, error: str, late: int) -> None:
         """Put one aside. `late`: its answer may still come."""
         path = self._path
-        path.lanes.settle(path.flights.slot[f], late)
+        server = path.lanes.servers[path.flights.pool[f]]
+        f = path.fallen(f, late)
+        if f < 0:  # others of the race are under way
+            if error in ("timeout", "unreachable"):
+                self.silent.append(server)
+            return
         if wire is None and error in ("truncated", "forged"):
             wire = _TRUNCATED
-        self.pending.append((f, path.lanes.servers[path.flights.pool[f]], wire, "" if wire else error))
+        self.pending.append((f, server, wire, "" if wire else error))
         path.flights.hand(f)
 
     def line(self, slot: int, but: int, error: str = "unreachable") -> None:

@@ -37,6 +37,10 @@ class Lanes:
         self.strange = memoryview(bytearray(4 * size)).cast("i")
         self.pool_waiting = memoryview(bytearray(4 * POOLS)).cast("i")
         self.suspect = memoryview(bytearray(4 * POOLS)).cast("i")
+        self.plain = memoryview(bytearray(4 * POOLS)).cast("i")
+        self.rtt = memoryview(bytearray(4 * POOLS)).cast("i")
+        self.hand = 0
+        self.moved = 0
         self.free = list(range(size - 1, -1, -1))
         self.random = memoryview(b"\x00")
         self.random_at = 0
@@ -56,15 +60,22 @@ class Lanes:
         return (self.random[at] << 8) | self.random[at + 1]
 
     def pool(self, server: tuple[str, int]) -> int:
-        """The number of a server's pool; -1 when every pool is taken and in use."""
+        """The number of a server's pool; -1 when every pool is taken and in use.
+
+        `moved` counts how often a pool was taken from another server: who remembers numbers has to ask again.
+        """
         if server in self.servers:
             return self.servers.index(server)
-        for number, known in enumerate(self.servers):
-            if known is None or not self.pool_waiting[number]:
-                if known is not None:
+        for _ in range(POOLS):
+            number = self.hand
+            self.hand = (number + 1) % POOLS
+            if self.servers[number] is None or not self.pool_waiting[number]:
+                if self.servers[number] is not None:
                     self.empty(number)
+                    self.moved += 1
                 self.servers[number] = server
                 self.suspect[number] = 0
+                self.rtt[number] = 0
                 return number
         return -1
 
@@ -73,6 +84,21 @@ class Lanes:
         for at in range(pool * PLACES, (pool + 1) * PLACES):
             if self.place[at] >= 0:
                 self.retire(self.place[at])
+
+    def measured(self, pool: cython.int, took_ms: cython.ulonglong) -> cython.int:
+        """A server has answered: its round-trip time, smoothed, in 64ths of a millisecond (never 0: that is unknown)."""
+        sample: cython.int = 1 + 64 * (cython.cast(cython.int, took_ms) if took_ms < 10000 else 10000)
+
+        if self.rtt[pool] == 0:
+            self.rtt[pool] = sample
+        else:
+            self.rtt[pool] += (sample - self.rtt[pool]) // 8
+        return 0
+
+    def rtts(self) -> list[tuple[object, float]]:
+        """Each server that has answered here, and its smoothed round-trip time in milliseconds."""
+        pairs = zip(self.servers, self.rtt, strict=True)
+        return [(server, rtt / 64) for server, rtt in pairs if server is not None and rtt]
 
     def draw(self, pool: cython.int, now_ms: cython.ulonglong) -> cython.int:
         """A random socket of a pool, with one more question on its way; -1 when there is none to be had."""

@@ -15,7 +15,8 @@ import socket
 from collections.abc import Callable
 
 from dnsd.contract import codes
-from dnsd.resolve.forwarder import TCP, Ask, Reply, Server, matches
+from dnsd.resolve.forwarder import TCP, Ask, Reply, matches
+from dnsd.resolve.upstreams import Server
 from dnsd.serve.loop import Loop
 
 POOL = 128  # sockets per upstream address

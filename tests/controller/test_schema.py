@@ -52,7 +52,7 @@ def test_memory_does_not_move_places() -> None:
 
 def test_later_is_not_unknown() -> None:
     """What the language knows and this version does not do has its own code."""
-    text = "version: 1\nprotect: {any: minimal}\nlists: {a: {urls: [x]}}\nforward: {.: {upstreams: x, strategy: fastest}}\n"
+    text = "version: 1\nprotect: {any: minimal}\nlists: {a: {urls: [x]}}\nforward: {.: {upstreams: x, strategy: random}}\n"
     assert found(text) == [
         ("E030", 2, 11), ("E030", 3, 13), ("E030", 4, 39),
     ]  # fmt: skip

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnsd.contract import codes, names
-from dnsd.resolve.forwarder import TCP, UDP, Ask, Outcome, Reply, Servers, forward, matches, query
+from dnsd.resolve.forwarder import TCP, UDP, Ask, Outcome, Reply, forward, matches, query
+from dnsd.resolve.upstreams import Servers
 
 NAME = names.from_text("www.example.com")
 A, B, C = ("192.0.2.1", 53), ("192.0.2.2", 53), ("2001:db8::3", 5353)
@@ -76,26 +77,6 @@ def test_a_silent_server_is_followed_by_the_next() -> None:
     assert outcome.response is not None and [ask.server for ask in asks] == [A, B] and took == 805
     _, asks, _ = play(script, [A, B], known, now_ms=1900)
     assert [ask.server for ask in asks] == [B]
-
-
-def test_a_penalty_decays_and_one_question_tries_again() -> None:
-    """After the penalty the written order holds for one question; others wait for its result."""
-    known = Servers()
-    known.failed(A, 0)
-    assert known.order([A, B], 500) == [B, A]
-    assert known.order([A, B], 1000) == [A, B]
-    assert known.order([A, B], 1001) == [B, A]
-    known.answered(A)
-    assert known.order([A, B], 1002) == [A, B]
-
-
-def test_penalties_grow_to_a_minute() -> None:
-    """A server that stays dead is tried once a minute, not for ever more rarely."""
-    known = Servers()
-    for _ in range(40):
-        known.failed(A, 0)
-    assert known.order([A, B], 59_999) == [B, A]
-    assert known.order([A, B], 60_000) == [A, B]
 
 
 def test_connection_refused_costs_no_time() -> None:

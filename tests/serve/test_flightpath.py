@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import ipaddress
 import socket
 import struct
 import time
@@ -15,6 +16,7 @@ import dns.rrset
 import pytest
 
 from controller.compiler import compile_table
+from controller.ruleset import Forward, Server
 from dnsd.contract import codes
 from dnsd.serve.flightpath import FlightPath
 from dnsd.serve.handoff import Retry
@@ -44,6 +46,8 @@ class Bench:
         self.install(7)
         self.edns, self.doubtful = True, False
         self.chosen = 0
+        self.way = 0
+        self.others: list[Nameserver] = []
         self.proven: list[tuple[str, int]] = []
         self.path.chooser = self.choose
         self.path.proven = self.proven.append
@@ -58,10 +62,10 @@ class Bench:
         blobs = compile_table(rulesets.ruleset(rules, forwards=FORWARD))
         self.path.install(blobs.policy, blobs.names, generation, "main@sha1:abc")
 
-    def choose(self, route: int) -> tuple[tuple[str, int], int, bool, bool] | None:
-        """The server for every route; 200 ms."""
+    def choose(self, route: int) -> tuple[int, int, list[tuple[tuple[str, int], bool, bool]]] | None:
+        """The servers for every route; 200 ms."""
         self.chosen += 1
-        return self.upstream.address, 200, self.edns, self.doubtful
+        return self.way, 200, [(server.address, self.edns, self.doubtful) for server in (self.upstream, *self.others)]
 
     def tick(self) -> None:
         """Tell the path what time it is."""
@@ -107,7 +111,8 @@ class Bench:
     def close(self) -> None:
         """Close everything."""
         self.path.close()
-        self.upstream.close()
+        for upstream in (self.upstream, *self.others):
+            upstream.close()
         self.server.close()
         for asker in self.clients:
             asker.close()
@@ -326,3 +331,85 @@ def test_a_doubtful_server_that_answers_is_proven(make: Callable[..., Bench]) ->
         (asker,) = bench.ask(f"d{i}.example.com")
         bench.answer(asker)
     assert bench.proven == [bench.upstream.address] and bench.chosen == 1
+
+
+def slow(wire: bytes, transport: str) -> bytes | None:
+    """A server that answers late."""
+    time.sleep(0.05)
+    return respond(wire, address="192.0.2.99")
+
+
+def test_a_race_is_won_by_the_first_answer(make: Callable[..., Bench]) -> None:
+    """All servers are asked, the first answer holds, the late one harms nobody and is no forgery."""
+    bench = make(slow)
+    bench.others, bench.way = [Nameserver(), Nameserver(silent)], 3
+    (asker,) = bench.ask("race.example.com")
+    assert str(bench.answer(asker).answer[0][0]) == "192.0.2.80"
+    assert [len(server.questions) for server in (bench.upstream, *bench.others)] == [1, 1, 1]
+    time.sleep(0.08)
+    bench.tick()
+    bench.path.receive()
+    assert not any(strange > 0 for strange in bench.path.lanes.strange) and not any(bench.path.lanes.waiting)
+    assert bench.path.flights.under_way == 0 and bench.path.next_ms() is None
+
+
+def test_in_a_race_failures_count_only_when_all_have_failed(make: Callable[..., Bench]) -> None:
+    """SERVFAIL of one and silence of another wait for the third; when none is left the generators go on."""
+    bench = make(lambda wire, _: respond(wire, 2))
+    bench.others, bench.way = [Nameserver(slow), Nameserver(silent)], 3
+    (asker,) = bench.ask("race.example.com")
+    assert str(bench.answer(asker).answer[0][0]) == "192.0.2.99"
+    bench.others[0].script = silent
+    bench.ask("lost.example.com")
+    (retry,) = bench.until(lambda: False)
+    assert (retry.wire, retry.error, len(retry.misses)) == (None, "timeout", 1)
+    assert len(bench.path.silent()) == 1 and not any(bench.path.lanes.waiting)
+    bench.path.landed(retry.flight)
+    assert bench.path.under_way == 0 and bench.path.next_ms() is None
+
+
+def test_spread_asks_everybody_and_neighbours_together(make: Callable[..., Bench]) -> None:
+    """Two servers get about half each; sixteen neighbours of a batch go to one of them."""
+    bench = make()
+    bench.others, bench.way = [Nameserver()], 1
+    for i in range(60):
+        bench.ask(f"s{i}.example.com")
+        bench.until(lambda: bench.path.under_way == 0)
+    assert 12 < len(bench.upstream.questions) < 48
+    before = len(bench.upstream.questions)
+    bench.ask(*(f"b{i}.example.com" for i in range(16)))
+    bench.until(lambda: bench.path.under_way == 0)
+    assert len(bench.upstream.questions) - before in (0, 16)
+
+
+def test_the_fastest_is_asked_and_another_now_and_then(make: Callable[..., Bench]) -> None:
+    """Of 96 questions three go to who is not the fastest, and both are measured."""
+    bench = make()
+    bench.others, bench.way = [Nameserver()], 2
+    for i in range(0, 96, 4):
+        bench.ask(*(f"f{i + k}.example.com" for k in range(4)))
+        bench.until(lambda: bench.path.under_way == 0)
+    assert len(bench.others[0].questions) == 3
+    assert {server for server, rtt in bench.path.rtts() if rtt < 100} == {bench.upstream.address, bench.others[0].address}
+
+
+def test_a_pool_that_another_server_has_taken_is_not_used_for_the_first(make: Callable[..., Bench]) -> None:
+    """With more servers than pools no question goes to the server of another forward entry."""
+    bench = make()
+    servers = [Nameserver() for _ in range(18)]
+    bench.others = servers
+    bench.path.chooser = lambda route: (0, 200, [(bench.path.info.route(route).servers[0], True, False)])
+    forwards = [
+        Forward(N(f"f{i}.example"), rulesets.where(i + 1), (Server(ipaddress.ip_address(host), port),))
+        for i, (host, port) in enumerate(server.address for server in servers)
+    ]
+    blobs = compile_table(rulesets.ruleset([block("ads", "ads.example")], forwards=forwards))
+    bench.path.install(blobs.policy, blobs.names, 8, "main@sha1:abc")
+    routes = {bench.path.info.route(number).name.rstrip("."): number for number in range(1, 19)}
+    for turn in range(2):
+        for name, number in routes.items():
+            bench.ask(f"t{turn}.{name}")
+            bench.until(lambda: bench.path.under_way == 0)
+            server = next(one for one in servers if one.address == bench.path.info.route(number).servers[0])
+            asked = dns.message.from_wire(server.questions[-1][0])
+            assert asked.question[0].name.to_text() == f"t{turn}.{name}."

@@ -198,6 +198,7 @@ class FakeRoute:
     name: str = "."
     timeout_ms: int = 1000
     kind: str = "forward"
+    strategy: str = "failover"
 
 
 @dataclass

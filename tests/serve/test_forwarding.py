@@ -1,0 +1,101 @@
+"""Forwarding as clients of a real node see it: dead servers, strategies, answers past their time, refreshed ones."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+
+import dns.message
+
+from controller.check import check_snapshot
+from controller.compiler import Blobs, compile_table
+from tests.controller.golden import TODAY, of_texts
+from tests.serve.nameserver import Nameserver, nameserver, respond
+from tests.serve.node import Node, node
+
+
+def compiled(text: str) -> Blobs:
+    """A rule file as a table."""
+    checked = check_snapshot(of_texts(rules=text), TODAY)
+    assert checked.ruleset is not None, checked.diagnostics
+    return compile_table(checked.ruleset)
+
+
+def place(server: Nameserver) -> str:
+    """A server as rules name it."""
+    return f'"127.0.0.1:{server.address[1]}"'
+
+
+@contextlib.contextmanager
+def forwarding(folder: pathlib.Path, text: str, **settings: object) -> Iterator[Node]:
+    """A node of one worker with these rules."""
+    with node(folder, workers=1, **settings) as made:
+        made.publish(blobs=compiled(text))
+        made.start()
+        yield made
+
+
+class Switch:
+    """A server's script that can be silenced."""
+
+    def __init__(self, address: str = "192.0.2.80") -> None:
+        self.silent = False
+        self.address = address
+        self.names: list[str] = []
+
+    def __call__(self, wire: bytes, transport: str) -> bytes | None:
+        self.names.append(str(dns.message.from_wire(wire).question[0].name))
+        return None if self.silent else respond(wire, address=self.address)
+
+
+def test_a_dead_server_costs_one_client_one_timeout_and_is_back_after_a_probe(tmp_path: pathlib.Path) -> None:
+    """The first client waits for the second server; nobody waits after that; a probe, not a client, finds it alive again."""
+    first, second = Switch("192.0.2.1"), Switch("192.0.2.2")
+    with nameserver(first) as a, nameserver(second) as b:
+        text = f"forward:\n  .: {{upstreams: [{place(a)}, {place(b)}], timeout: 300ms}}\n"
+        with forwarding(tmp_path, text) as made:
+            first.silent = True
+            first.names.clear()
+            begin = time.monotonic()
+            assert made.ask("one.example.com") == "192.0.2.2" and 0.25 < time.monotonic() - begin < 0.9
+            for i in range(30):
+                begin = time.monotonic()
+                assert made.ask(f"n{i}.example.com") == "192.0.2.2" and time.monotonic() - begin < 0.2
+            made.until(lambda: first.names.count(".") >= 1 and made.ask("more.example.com") == "192.0.2.2")
+            assert {name for name in first.names if name != "."} == {"one.example.com."}
+            first.silent = False
+
+            def returned() -> bool:
+                made.ask(f"t{time.monotonic_ns()}.example.com")
+                return first.names[-1].startswith("t")
+
+            made.until(returned, 10)
+
+
+def test_the_strategies_of_a_table_are_carried_out(tmp_path: pathlib.Path) -> None:
+    """`race` asks both, `spread` each about half the time, `failover` the first, `fastest` the faster one."""
+
+    def slow(script: Callable[[bytes, str], bytes | None]) -> Callable[[bytes, str], bytes | None]:
+        def late(wire: bytes, transport: str) -> bytes | None:
+            time.sleep(0.03)
+            return script(wire, transport)
+
+        return late
+
+    first, second = Switch("192.0.2.1"), Switch("192.0.2.2")
+    with nameserver(slow(first)) as a, nameserver(second) as b:
+        both = f"upstreams: [{place(a)}, {place(b)}]"
+        text = "forward:\n" + "".join(
+            f"  {name}.test: {{{both}, strategy: {name}}}\n" for name in ("failover", "race", "spread", "fastest")
+        )
+        with forwarding(tmp_path, text) as made:
+            assert {made.ask(f"n{i}.failover.test") for i in range(5)} == {"192.0.2.1"} and not second.names
+            assert {made.ask(f"n{i}.race.test") for i in range(5)} == {"192.0.2.2"}
+            made.until(lambda: sum("race" in name for name in first.names) == 5)
+            spread = [made.ask(f"n{i}.spread.test") for i in range(40)]
+            assert 5 < spread.count("192.0.2.1") < 35
+            made.until(lambda: made.ask(f"n{time.monotonic_ns()}.fastest.test") == "192.0.2.2")
+            fastest = [made.ask(f"m{i}.fastest.test") for i in range(40)]
+            assert fastest.count("192.0.2.2") >= 36
