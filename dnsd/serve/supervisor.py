@@ -155,6 +155,8 @@ class Supervisor:
         self._ours, self._agents = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for sock in (*self._agent_ends, *self._worker_ends, self._ours, self._agents):
             sock.setblocking(False)
+        # Questions come from now on; on a busy machine seconds may have gone by until here.
+        self._started_ms = now_ms()
 
     def _read_keys(self) -> str | None:
         """The broker's keys, while we are still root: the user that we become may not be able to read them."""

@@ -44,7 +44,7 @@ _MESSAGES = 16  # control messages a round
 class WorkerPlan:
     """What the supervisor hands to a worker: everything is inherited, nothing is opened.
 
-    `events`: one eventfd per slot. `started_ms`: when the node started (monotonic). `parent`: the supervisor's pid.
+    `events`: one eventfd per slot. `started_ms`: since when questions can come (monotonic). `parent`: the supervisor's pid.
     """
 
     slot: int
@@ -124,13 +124,21 @@ class Worker:
             self._inherit(self._plan.table)
         control.send(self._plan.control, {"op": "hello", "slot": self._slot, "pid": os.getpid()})
         while True:
-            if not self._serving and not self._leaving_ms:
-                waited_ms = self._now_ms - self._plan.started_ms
-                if self._installed is not None or waited_ms >= WITHOUT_TABLE_MS:
-                    self._serve()
+            if not self._serving and not self._leaving_ms and (self._installed is not None or self._waited()):
+                self._serve()
             self._round()
             if self._leaving_ms and self._drained():
                 return 0
+
+    def _waited(self) -> bool:
+        """Whether a table has been waited for long enough: then questions are answered without one."""
+        waited_ms = self._now_ms - self._plan.started_ms
+        if waited_ms < WITHOUT_TABLE_MS:
+            return False
+        # Perhaps it was we who came late (a machine that was stopped or starved), and the table is here already.
+        self._on_control(self._plan.control.fileno(), 0)
+        self._tick()
+        return self._pending is None or waited_ms >= 2 * WITHOUT_TABLE_MS
 
     def _round(self) -> None:
         """Wait, do what is ready, then what is due. A fault of ours costs one packet, not all clients of a slot."""
@@ -175,7 +183,8 @@ class Worker:
         if self._leaving_ms:
             due = min(due, self._now_ms + 20)
         elif not self._serving:
-            due = min(due, self._plan.started_ms + WITHOUT_TABLE_MS)
+            times = 1 if self._now_ms - self._plan.started_ms < WITHOUT_TABLE_MS else 2
+            due = min(due, self._plan.started_ms + times * WITHOUT_TABLE_MS)
         # Rounded up: waking a moment early would turn the last millisecond into a busy loop.
         return max(0, due - self._clock_ms() + 1) / 1000 if due > self._now_ms else 0.0
 

@@ -153,6 +153,23 @@ def test_workers_outlive_the_supervisor_and_leave_when_another_is_up(served: Nod
     served.until(lambda: len(served.pids("worker")) == 2 and all(alive(pid) for pid in served.pids("worker")))
 
 
+def test_a_worker_that_comes_late_looks_for_its_table_before_it_gives_up(tmp_path: pathlib.Path) -> None:
+    """Stopped until the wait for a table is over, with the table on its way meanwhile: the answer is no SERVFAIL."""
+    with node(tmp_path, workers=1) as made:
+        made.start(wait=False, NODE_WITHOUT_TABLE_MS="1500", NODE_SILENT_MS="9000")
+        made.until(lambda: bool(made.said("hello")) and bool(made.pids("worker")))
+        (worker,) = made.pids("worker")
+        os.kill(worker, signal.SIGSTOP)
+        made.publish()
+        time.sleep(1.7)  # the wait that is to be over
+        socks = burst(made.port, 5)
+        os.kill(worker, signal.SIGCONT)
+        for sock in socks:
+            sock.settimeout(5)
+            assert dns.message.from_wire(sock.recv(512)).rcode() == 0
+            sock.close()
+
+
 def test_a_second_supervisor_is_refused_in_one_sentence(served: Node) -> None:
     """While the first one lives the second says so, ends with 2, and disturbs nobody."""
     second = served.start(wait=False)
