@@ -28,6 +28,8 @@ if not cython.compiled:
         EDE_NONE,
         EDE_OTHER,
         EDE_PROHIBITED,
+        EDE_STALE_ANSWER,
+        EDE_STALE_NXDOMAIN,
         RCODE_BADVERS,
         RCODE_FORMERR,
         RCODE_NOERROR,
@@ -428,7 +430,8 @@ class Responder:
         """Write a response from a raw answer: `length` octets of records at `data[body:]`; returns its length.
 
         `rcode` has bit 16 set when AD was. `question` is how long the question section was in front of them. At `data[ttls:]` stand the TTLs' places, at `data[pointers:]` the
-        compression pointers', both as u16 from `body` on. `age` seconds are taken off each TTL. When `v` has an entry (an alias), its CNAMEs
+        compression pointers', both as u16 from `body` on. `age` seconds are taken off each TTL; 2147483647 says that the
+        answer is past its time, and gets TTL 30 and an Extended DNS Error (RFC 8767, section 4). When `v` has an entry (an alias), its CNAMEs
         come first and the pointers are moved to where the names stand now.
         """
         out = self.out
@@ -442,9 +445,11 @@ class Responder:
 
         self.begin(q, base, limit)
         self.rcode = rcode & 65535
+        if age == 2147483647:
+            self.ede = EDE_STALE_NXDOMAIN if self.rcode == RCODE_NXDOMAIN else EDE_STALE_ANSWER
         # Our own resolver's word counts, an upstream's does not; told to those who ask (RFC 6840, sections 5.7 and 5.8).
         if rcode & 65536 and v.action == ACTION_RECURSE and not v.entry and (q.do or q.flags & 32):
-            self.authentic = 1
+            self.authentic = 1 if age != 2147483647 else 0
         if v.stage == STAGE_POLICY and v.rule_action == RULE_REDIRECT:
             self.ede = EDE_FORGED_ANSWER
             self.decided_by(t, v)
@@ -466,6 +471,8 @@ class Responder:
             ttl = out[at]
             ttl = (ttl << 24) | (out[at + 1] << 16) | (out[at + 2] << 8) | out[at + 3]
             ttl = ttl - age if ttl > age else 0
+            if age == 2147483647:
+                ttl = 30
             out[at] = (ttl >> 24) & 255
             out[at + 1] = (ttl >> 16) & 255
             out[at + 2] = (ttl >> 8) & 255

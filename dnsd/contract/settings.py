@@ -97,11 +97,12 @@ class ResolverSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """`size_bytes` is for the whole node."""
+    """`size_bytes` is for the whole node; `max_stale_s`: so long after its time an answer may be served (RFC 8767)."""
 
     size_bytes: int = 64 << 20
     min_ttl_s: int = 0
     max_ttl_s: int = 86400
+    max_stale_s: int = 86400
     persist: bool = False
 
 
@@ -169,6 +170,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "cache.size": size,
     "cache.min_ttl": duration,
     "cache.max_ttl": duration,
+    "cache.max_stale": duration,
     "cache.persist": values_of.truth,
     "querylog.privacy": values_of.choice("full", "prefix", "none"),
     "querylog.keep": duration,
@@ -178,8 +180,6 @@ _SECTIONS = {path[:i] for path in _READERS for i, c in enumerate(path) if c == "
 # Settings that this version does not act on yet: what it does without, and the default, are accepted; else refused.
 NOT_BUILT: dict[str, tuple[object, ...]] = {
     "source.git.signatures.mode": ("off",),
-    "resolver.prefetch": (True, False),
-    "resolver.serve_stale": (True, False),
     "cache.persist": (False,),
     "querylog.privacy": ("full",),
 }
@@ -312,6 +312,7 @@ def _assemble(values: dict[str, Any], base: str) -> Settings:
             values.get("cache.size", 64 << 20),
             int(values.get("cache.min_ttl", 0)),
             int(values.get("cache.max_ttl", 86400)),
+            int(values.get("cache.max_stale", 86400)),
             values.get("cache.persist", False),
         ),
         querylog=QuerylogSettings(values.get("querylog.privacy", "full"), values.get("querylog.keep", 7 * 86400.0)),

@@ -25,10 +25,15 @@ cdef class Cache:
     cdef public int pointers
     cdef public int pointer_count
     cdef public unsigned int age
+    cdef public int event
     cdef public unsigned int entry
 
     cdef unsigned int mixed(self, unsigned int h, int qtype, int bits, int route) except? 0
     cpdef int find(self, const unsigned char[::1] name, int name_length, unsigned int h, int qtype, int bits, int route, unsigned int now) except? -2
+    cdef int take(self, unsigned int at, int name_length) except? -1
+    cpdef int find_stale(self, const unsigned char[::1] name, int name_length, unsigned int h, int qtype, int bits, int route, unsigned int now, unsigned int most) except? -2
+    cpdef int prolong(self, unsigned int now, unsigned int seconds) except? -1
+    cpdef int renewing(self) except? -1
     cdef int same(self, unsigned int at, const unsigned char[::1] name, int name_length, int qtype, int bits, int route) except? -1
     cpdef int reserve(self, unsigned int h, unsigned int size) except? -1
     cdef int passed(self, unsigned int first, unsigned int second) except? -1

@@ -8,7 +8,7 @@ who is asked and how, never the number of a forward entry: other servers, anothe
 
 Layout: a head of 16 words, buckets of four (hash, offset) pairs, then a log that is written
 round and round; what is overwritten is forgotten first. An entry, in words: size, hash, name
-length, qtype, DO and CD bits, route, question length, body length, rcode, answers, authorities |
+length | seconds that it is served past its time << 8 | being renewed << 31, qtype, DO and CD bits, route, question length, body length, rcode, answers, authorities |
 additionals << 16, TTL places | pointer places << 16, stored (s), expires (s), and the stamp of the last review (two words); then
 name, TTL places, pointer places (u16, most significant first) and body.
 """
@@ -26,6 +26,8 @@ MAGIC = 0x4E584341
 HEAD_WORDS = 16
 ENTRY_WORDS = 16
 _WAYS = 4
+STALE = 2147483647  # the age of what is served past its time
+FRESH, RIPE, OVERDUE, LAPSED = range(4)  # what `event` says
 
 
 class Cache:
@@ -58,6 +60,7 @@ class Cache:
         self.pointers = 0
         self.pointer_count = 0
         self.age = 0
+        self.event = 0
         self.entry = 0
         if not self.adopt():
             self.clear()
@@ -90,7 +93,7 @@ class Cache:
     def _fits(self, at: int) -> bool:
         words = self.words
         places = (words[at + 11] & 65535) + (words[at + 11] >> 16)
-        return bool(4 * words[at] >= 4 * ENTRY_WORDS + words[at + 2] + 2 * places + words[at + 7])
+        return bool(4 * words[at] >= 4 * ENTRY_WORDS + (words[at + 2] & 255) + 2 * places + words[at + 7])
 
     def mixed(self, h: cython.uint, qtype: cython.int, bits: cython.int, route: cython.int) -> cython.uint:
         """The qname's hash with the rest of the key."""
@@ -114,7 +117,7 @@ class Cache:
         k: cython.int
         base: cython.uint
         w = self.words
-        if w[at + 2] != cython.cast(cython.uint, name_length) or w[at + 3] != cython.cast(cython.uint, qtype):
+        if w[at + 2] & 255 != cython.cast(cython.uint, name_length) or w[at + 3] != cython.cast(cython.uint, qtype):
             return 0
         if w[at + 4] != cython.cast(cython.uint, bits) or w[at + 5] != cython.cast(cython.uint, route):
             return 0
@@ -137,11 +140,73 @@ class Cache:
         """Look an answer up; its parts are then in this object's attributes (places in the arena). 1 when found.
 
         `bits` is DO | CD << 1, `h` the qname's hash, `now` wall clock seconds. An expired answer is not found.
+        `event`: 0 nothing special, 1 a tenth of its time is left, 2 it is past its time (`prolong`; its age is STALE
+        then), 3 not found, but it has been here and is expired.
         """
         mixed: cython.uint = self.mixed(h, qtype, bits, route)
         slot: cython.uint = 16 + (mixed & self.mask) * 8
         k: cython.uint
         at: cython.uint
+        lives: cython.uint
+        w = self.words
+
+        self.event = 0
+        for k in range(4):
+            at = w[slot + 2 * k + 1]
+            if at == 0 or w[slot + 2 * k] != mixed:
+                continue
+            if not self.same(at, name, name_length, qtype, bits, route):
+                continue
+            if now >= w[at + 13]:
+                self.event = 3
+                return 0
+            # Stored times are clamped to now when the wall clock stepped back.
+            self.age = now - w[at + 12] if now > w[at + 12] else 0
+            lives = w[at + 13] - w[at + 12]
+            if w[at + 13] - now <= lives // 10 and lives >= 10 and w[at + 2] >> 8 == 0:
+                self.event = 1
+            elif (w[at + 2] >> 8) & 8388607:
+                self.event = 2
+                self.age = 2147483647
+            self.take(at, name_length)
+            return 1
+        return 0
+
+    def take(self, at: cython.uint, name_length: cython.int) -> cython.int:
+        """Say where the parts of the entry at word `at` stand."""
+        w = self.words
+
+        self.entry = at
+        self.question = w[at + 6]
+        self.length = w[at + 7]
+        self.rcode = w[at + 8]
+        self.answers = w[at + 9]
+        self.authorities = w[at + 10] & 65535
+        self.additionals = w[at + 10] >> 16
+        self.ttl_count = w[at + 11] & 65535
+        self.pointer_count = w[at + 11] >> 16
+        self.ttls = 4 * (at + 16) + name_length
+        self.pointers = self.ttls + 2 * self.ttl_count
+        self.body = self.pointers + 2 * self.pointer_count
+        return 0
+
+    def find_stale(
+        self,
+        name: cython.const[cython.uchar][::1],
+        name_length: cython.int,
+        h: cython.uint,
+        qtype: cython.int,
+        bits: cython.int,
+        route: cython.int,
+        now: cython.uint,
+        most: cython.uint,
+    ) -> cython.int:
+        """As `find`, for an answer whose time has been over for less than `most` seconds (RFC 8767)."""
+        mixed: cython.uint = self.mixed(h, qtype, bits, route)
+        slot: cython.uint = 16 + (mixed & self.mask) * 8
+        k: cython.uint
+        at: cython.uint
+        ended: cython.uint
         w = self.words
 
         for k in range(4):
@@ -150,23 +215,31 @@ class Cache:
                 continue
             if not self.same(at, name, name_length, qtype, bits, route):
                 continue
-            if now >= w[at + 13]:
+            ended = w[at + 13] - ((w[at + 2] >> 8) & 8388607)
+            if now >= ended and now - ended >= most:
                 return 0
-            self.entry = at
-            # Stored times are clamped to now when the wall clock stepped back.
-            self.age = now - w[at + 12] if now > w[at + 12] else 0
-            self.question = w[at + 6]
-            self.length = w[at + 7]
-            self.rcode = w[at + 8]
-            self.answers = w[at + 9]
-            self.authorities = w[at + 10] & 65535
-            self.additionals = w[at + 10] >> 16
-            self.ttl_count = w[at + 11] & 65535
-            self.pointer_count = w[at + 11] >> 16
-            self.ttls = 4 * (at + 16) + name_length
-            self.pointers = self.ttls + 2 * self.ttl_count
-            self.body = self.pointers + 2 * self.pointer_count
+            self.event = 2
+            self.age = 2147483647
+            self.take(at, name_length)
             return 1
+        return 0
+
+    def prolong(self, now: cython.uint, seconds: cython.uint) -> cython.int:
+        """Let `find` go on finding what `find_stale` has found, for so long: nobody had a newer one just now."""
+        w = self.words
+        at: cython.uint = self.entry
+        late: cython.uint = now + seconds - (w[at + 13] - ((w[at + 2] >> 8) & 8388607))
+
+        if late <= 8388607:
+            w[at + 2] = (w[at + 2] & 255) | (late << 8)
+            w[at + 13] = now + seconds
+        return 0
+
+    def renewing(self) -> cython.int:
+        """Somebody asks for a newer one of what `find` has found last: `event` is 1 for it no more."""
+        top: cython.uint = 1
+
+        self.words[self.entry + 2] |= top << 31
         return 0
 
     def passed(self, first: cython.uint, second: cython.uint) -> cython.int:

@@ -47,11 +47,15 @@ class Reply:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
-    """The response, or None with the Extended DNS Error (RFC 8914) that tells the client why."""
+    """The response, or None with the Extended DNS Error (RFC 8914) that tells the client why.
+
+    `bogus`: there was an answer, and it was refused; then nothing older is served in its place.
+    """
 
     response: bytes | None
     ede: int = codes.EDE_NONE
     text: str = ""
+    bogus: bool = False
 
 
 def query(sname: bytes, qtype: int, qclass: int, do: bool, cd: bool, edns: bool = True) -> bytes:

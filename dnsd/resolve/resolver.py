@@ -61,21 +61,29 @@ class Resolver:
         self.primed_ms: int | None = None  # when priming was last begun
 
     def resolve(
-        self, sname: bytes, qtype: int, do: bool, cd: bool, now_ms: int, trace: list[Step] | None = None
+        self,
+        sname: bytes,
+        qtype: int,
+        do: bool,
+        cd: bool,
+        now_ms: int,
+        trace: list[Step] | None = None,
+        renew: bool = False,
     ) -> Generator[Ask, Reply, Outcome]:
         """Resolve one question of class IN (`sname` lower case); the Outcome's response is what an upstream would send.
 
         `do`: the client wants signatures. `cd`: it validates by itself. The response has AD set when everything in it
-        is secure, whoever asks. `now_ms` is monotonic.
+        is secure, whoever asks. `now_ms` is monotonic. `renew`: what is known about the name itself is asked for anew.
         """
         validates = bool(self.validator) and not cd
         question = _Question(self, do or validates or self.config.dnssec, now_ms, trace)
-        cached = self.cache.failed(sname, qtype, now_ms)
+        question.renewed = sname if renew else b""
+        cached, bogus = self.cache.failed(sname, qtype, now_ms), False
         if cached is None and validates:
-            cached = self.cache.failed(sname, qtype | _BOGUS, now_ms)
+            cached, bogus = self.cache.failed(sname, qtype | _BOGUS, now_ms), True
         if cached is not None:
             question.note(steps.FAILED, 0, sname, qtype, said="cached", text=cached[1])
-            return Outcome(None, codes.EDE_CACHED_ERROR, f"failed a moment ago: {cached[1]}")
+            return Outcome(None, codes.EDE_CACHED_ERROR, f"failed a moment ago: {cached[1]}", bogus)
         try:
             result = yield from question.lookup(sname, qtype, 0)
         except Failed as failure:
@@ -95,7 +103,7 @@ class Resolver:
                 for name, rtype in verdict.blame:
                     self.cache.forget(name, rtype)
                 self.cache.fail(sname, qtype | _BOGUS, ede, text, question.budget.now_ms)
-                return Outcome(None, ede, text)
+                return Outcome(None, ede, text, True)
             self.cache.succeeded(sname, qtype | _BOGUS)
             result = Result(verdict.rcode, verdict.answer, verdict.authority)
             flags = FLAG_AD if verdict.secure else 0
@@ -121,6 +129,7 @@ class _Question:
         self.trace = trace
         self.walk = Walk(self)
         self.resolving: set[tuple[bytes, int]] = set()
+        self.renewed = b""  # the name of which nothing that is remembered is good enough
 
     def lookup(self, sname: bytes, qtype: int, depth: int) -> Generator[Ask, Reply, Result]:
         """Follow aliases until there is an answer or none; raises Failed."""
@@ -128,7 +137,9 @@ class _Question:
         chain: list[RRset] = []
         seen = {sname}
         while True:
-            result, found, target = self._known(sname, qtype, depth)
+            result, found, target = None, (), b""
+            if depth or sname != self.renewed:
+                result, found, target = self._known(sname, qtype, depth)
             if result is not None:
                 return dataclasses.replace(result, answer=(*chain, *result.answer))
             if not target:

@@ -42,6 +42,8 @@ cdef class FlightPath(HotPath):
     cdef public object chooser
     cdef public object proven
 
+    cdef int comfort(self, int f) except? -1
+    cdef int reply(self, int j, int length) except? -2
     cdef int overloaded(self, Query q, int i) except? -1
     cdef int park(self, int j, Query q, int i, int fd) except? -1
     cpdef int choose(self, int route) except? -2

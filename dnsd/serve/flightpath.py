@@ -109,6 +109,13 @@ class FlightPath(HotPath):
             self.depart()
         return n
 
+    def stream(self, message: bytes, client: bytes) -> bytes | None:
+        """As `HotPath.stream`."""
+        answer = HotPath.stream(self, message, client)
+        if self.queued:
+            self.depart()
+        return answer
+
     def receive(self) -> int:
         """Take up to 64 datagrams from upstream servers and answer who waited; fewer means that there are no more."""
         i: cython.int
@@ -131,8 +138,14 @@ class FlightPath(HotPath):
             f = self.flights.due(self.mono_ms)
             if f < 0:
                 break
+            if self.flights.deadline[f] < self.flights.until[f]:
+                self.comfort(f)
+                self.flights.hasten(f, self.flights.until[f])
+                continue
             self.count(COUNT_UPSTREAM_TIMEOUTS)
             self.handoff.flight(f, None, "timeout", 1)
+        if self.replies:
+            self.answer_all()
 
     def next_ms(self) -> int | None:
         """When `expire` wants to be called (monotonic milliseconds); None when nothing is under way."""
@@ -182,7 +195,7 @@ class FlightPath(HotPath):
         bits: cython.int = q.do | ((q.flags >> 3) & 2)
         route: cython.int = self.v.route
         mark: cython.int
-        pool: cython.int
+        stale: cython.int
         f: cython.int
         j: cython.int
 
@@ -209,13 +222,76 @@ class FlightPath(HotPath):
         if j < 0:
             t.release(f)
             return self.overloaded(q, i)
+        stale = self.cache.event == 3 and self.stale_s > 0
         if self.launch(f, self.pick(route), route) == 0:
             t.leave(j)
             t.release(f)
             return HotPath.defer(self, q, i, fd)
-        if self.route_way[route] == 3:
-            self.accompany(f, route)
+        if t.slot[f] >= 0:  # else it has come to nothing at once
+            if stale and t.until[f] > self.mono_ms + 1800:
+                t.hasten(f, self.mono_ms + 1800)
+            if self.route_way[route] == 3:
+                self.accompany(f, route)
         return self.park(j, q, i, fd)
+
+    def renew(self, q: Query, s: Query) -> cython.int:
+        """As `HotPath.renew`: a flight that nobody waits for, unless there is one already."""
+        t: FlightTable = self.flights
+        bits: cython.int = q.do | ((q.flags >> 3) & 2)
+        route: cython.int = self.v.route
+        mark: cython.int
+        f: cython.int
+
+        if q.qclass != 1 or route <= 0 or route >= 1024:
+            return HotPath.renew(self, q, s)
+        mark = self.mark(route)
+        if t.find(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, mark, self.generation) >= 0:
+            return 0
+        if self.route_count[route] == 0 and self.choose(route) == 0:
+            return HotPath.renew(self, q, s)
+        f = t.start(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, mark, self.generation)
+        if f >= 0 and self.launch(f, self.pick(route), route) == 0:
+            t.release(f)
+        return 0
+
+    def comfort(self, f: cython.int) -> cython.int:
+        """Who waits for a flight gets what is past its time, where there is something (RFC 8767, section 5)."""
+        t: FlightTable = self.flights
+        q: Query = self.waiter
+        lead: cython.int = f if t.lead[f] < 0 else t.lead[f]
+        before: cython.int = -1
+        j: cython.int = t.first[lead]
+        following: cython.int
+        length: cython.int
+
+        while j >= 0:
+            following = t.next[j]
+            q.client_words[0] = t.client[2 * j]
+            q.client_words[1] = t.client[2 * j + 1]
+            self.landing = 1
+            self.late = 1
+            self.latency_us = cython.cast(cython.uint, self.mono_ms - t.started[j]) * 1000
+            length = self.handle(q, self.responder, 512 * j, t.length[j], self.replies * self.out_stride, 0)
+            self.landing = 0
+            self.late = 0
+            if length < 0:
+                before = j
+            else:
+                t.excuse(lead, j, before)
+                self.reply(j, length)
+            j = following
+        return 0
+
+    def reply(self, j: cython.int, length: cython.int) -> cython.int:
+        """The answer to a joiner is written: it leaves with others; a length of 0 is silence."""
+        if length == 0:
+            return self.flights.leave(j)
+        self.out_lengths[self.replies] = length
+        self.parked[self.replies] = j
+        self.replies += 1
+        if self.replies == 64:
+            self.answer_all()
+        return 0
 
     def overloaded(self, q: Query, i: cython.int) -> cython.int:
         """SERVFAIL at once instead of a wait in a queue that cannot be served; the answer's length."""
@@ -306,7 +382,7 @@ class FlightPath(HotPath):
         return 0
 
     def fallen(self, f: cython.int, late: cython.int) -> cython.int:
-        """A question came to nothing: its flight, when nobody else of the race is under way; else -1. `late`: see `settle`."""
+        """A question came to nothing: its flight, unless others of the race are under way (-1). `late`: see `settle`."""
         t: FlightTable = self.flights
         lead: cython.int = t.lead[f]
 

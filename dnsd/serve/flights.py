@@ -6,6 +6,7 @@ waiting in a queue that cannot be served.
 """
 
 import dataclasses
+import heapq
 import secrets
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ from dnsd.serve.upstream import Upstream
 FLIGHTS = 4096
 ASKERS_PER_FLIGHT = 1024
 ASKERS = 16384
+NOBODY = -2  # the `fd` of a miss that nobody waits for
+PATIENCE_MS = 1800  # after this a client gets an answer past its time, if there is one (RFC 8767, section 5)
 PROBE_MS = 2000  # how long a probe waits
 WAYS = {FAILOVER: 0, SPREAD: 1, FASTEST: 2, RACE: 3}  # as `serve.flightpath` wants them
 _ROOT = b"\x00"
@@ -36,6 +39,7 @@ class Miss(Protocol):
     key: bytes
     route: int
     fd: int
+    started_ms: int
     token: Any
 
 
@@ -58,6 +62,9 @@ class Answers(Protocol):
     def finish(self, miss: Any, response: bytes | None, ede: int, text: str) -> bytes:
         """The client's answer made of an upstream response; b"" for none."""
 
+    def overdue(self, miss: Any, failed: bool) -> bytes | None:
+        """The client's answer from what is past its time (RFC 8767); None when there is none."""
+
     def store(self, miss: Any, response: bytes) -> None:
         """Remember a response."""
 
@@ -77,7 +84,9 @@ class Answers(Protocol):
 @dataclasses.dataclass(slots=True, eq=False)
 class _Flight:
     question: Generator[Ask, Reply, Outcome]
+    first: Miss
     misses: list[Miss]
+    late: bool = False  # has been under way for so long that an answer past its time is better than none
     handed: list[int] = dataclasses.field(default_factory=list)  # numbers of the compiled path's flights
 
 
@@ -92,6 +101,7 @@ class Flights:
         now_ms: Callable[[], int],
         answer: Callable[[Any, bytes], None],
         resolver: Resolver | None = None,
+        stale: bool = False,
     ) -> None:
         self._answers = answers
         self._upstream = upstream
@@ -99,8 +109,11 @@ class Flights:
         self._now_ms = now_ms
         self._answer = answer
         self._resolver = resolver
+        self._stale = stale  # whether answers past their time are served
         self._flights: dict[bytes, _Flight] = {}
         self._servers = Servers(secrets.randbelow)
+        self._patience: list[tuple[int, int, bytes, _Flight]] = []
+        self._sequence = 0
         self.askers = 0
 
     def __len__(self) -> int:
@@ -110,6 +123,8 @@ class Flights:
         """Answer a miss: join the flight for the same question, or start one (`retry`: its first try has been made)."""
         flight = self._flights.get(miss.key)
         if flight is not None:
+            if miss.fd == NOBODY or (flight.late and self._comforted(miss)):
+                return
             if len(flight.misses) >= ASKERS_PER_FLIGHT or self.askers >= ASKERS:
                 self._overloaded(miss)
                 return
@@ -134,7 +149,9 @@ class Flights:
             )  # fmt: skip
         elif route.kind == "recurse" and self._resolver is not None:
             retry = None  # a new table: what the old one's server said is of no use
-            question = self._resolver.resolve(miss.sname, miss.qtype, miss.do, miss.cd, self._now_ms())
+            question = self._resolver.resolve(
+                miss.sname, miss.qtype, miss.do, miss.cd, self._now_ms(), renew=miss.fd == NOBODY
+            )
         else:
             text = f"`{route.kind}` is not in this version; name upstream servers in the forward entry {route.name}"
             self._reply(miss, Outcome(None, codes.EDE_OTHER, text))
@@ -144,12 +161,40 @@ class Flights:
         except StopIteration as stop:
             self._reply(miss, stop.value)
             return
-        flight = self._flights[miss.key] = _Flight(question, [miss])
+        flight = self._flights[miss.key] = _Flight(question, miss, [miss])
         self.askers += 1
+        if self._stale and miss.fd != NOBODY:
+            self._sequence += 1
+            due_ms = miss.started_ms + PATIENCE_MS
+            heapq.heappush(self._patience, (due_ms, self._sequence, miss.key, flight))
         if retry is None or (ask.server, ask.transport) != (retry.server, UDP):
             self._send(miss.key, flight, ask)
         else:
             self._next(miss.key, flight, Reply(retry.wire, self._now_ms(), retry.error))
+
+    def next_ms(self) -> int | None:
+        """When `expire` wants to be called (monotonic milliseconds); None when nobody waits for an older answer."""
+        while self._patience and self._flights.get(self._patience[0][2]) is not self._patience[0][3]:
+            heapq.heappop(self._patience)
+        return self._patience[0][0] if self._patience else None
+
+    def expire(self, now_ms: int) -> None:
+        """Who has waited for too long gets an answer past its time, if there is one; the flight goes on."""
+        while self._patience and self._patience[0][0] <= now_ms:
+            _, _, key, flight = heapq.heappop(self._patience)
+            if self._flights.get(key) is flight:
+                flight.late = True
+                waiting = [miss for miss in flight.misses if not self._comforted(miss)]
+                self.askers -= len(flight.misses) - len(waiting)
+                flight.misses = waiting
+
+    def _comforted(self, miss: Miss, failed: bool = False) -> bool:
+        """Answer from what is past its time; False when there is nothing."""
+        wire = self._answers.overdue(miss, failed) if self._stale and miss.fd != NOBODY else None
+        if wire is None:
+            return False
+        self._answer(miss, wire)
+        return True
 
     def choose(self, number: int) -> tuple[int, int, list[tuple[Server, bool, bool]]] | None:
         """For the compiled path: who comes first for a route's questions, as `FlightPath.chooser` says.
@@ -232,14 +277,18 @@ class Flights:
         for number in flight.handed:
             self._answers.landed(number)
         for miss in flight.misses:
-            self._reply(miss, outcome)
+            failed = outcome.response is None and not outcome.bogus
+            if not (failed and self._comforted(miss, True)):
+                self._reply(miss, outcome)
         if outcome.response is not None:  # the clients first
-            self._answers.store(flight.misses[0], outcome.response)
+            self._answers.store(flight.first, outcome.response)
 
     def _reply(self, miss: Miss, outcome: Outcome) -> None:
-        wire = self._answers.finish(miss, outcome.response, outcome.ede, outcome.text)
-        self._answer(miss, wire)
+        if miss.fd != NOBODY:
+            self._answer(miss, self._answers.finish(miss, outcome.response, outcome.ede, outcome.text))
 
     def _overloaded(self, miss: Miss) -> None:
+        if miss.fd == NOBODY:
+            return
         self._counters[codes.COUNT_OVERLOADED] += 1
         self._reply(miss, Outcome(None, codes.EDE_OTHER, "too many questions are under way"))

@@ -22,6 +22,7 @@ cdef class FlightTable:
     cdef public int[::1] query_id
     cdef public int[::1] pool
     cdef public unsigned long long[::1] deadline
+    cdef public unsigned long long[::1] until
     cdef public unsigned long long[::1] sent
     cdef public int[::1] lead
     cdef public int[::1] mate
@@ -58,6 +59,7 @@ cdef class FlightTable:
     cpdef int double(self, int f) except? -2
     cpdef int release(self, int f) except? -1
     cpdef int send(self, int f, int slot, int query_id, int pool, unsigned long long deadline, unsigned long long now) except? -1
+    cpdef int hasten(self, int f, unsigned long long deadline) except? -1
     cpdef int match(self, int slot, int query_id) except? -2
     cpdef int on_slot(self, int slot, int first) except? -2
     cpdef int recall(self, int f) except? -1
@@ -65,4 +67,5 @@ cdef class FlightTable:
     cpdef int due(self, unsigned long long now) except? -2
     cpdef unsigned long long next_ms(self) except? 1
     cpdef int join(self, int f) except? -2
+    cpdef int excuse(self, int f, int j, int before) except? -1
     cpdef int leave(self, int j) except? -2

@@ -53,6 +53,7 @@ class FlightTable:
         self.query_id = _ints(flights)
         self.pool = _ints(flights)
         self.deadline = memoryview(bytearray(8 * flights)).cast("Q")
+        self.until = memoryview(bytearray(8 * flights)).cast("Q")
         self.sent = memoryview(bytearray(8 * flights)).cast("Q")
         self.lead = _ints(flights, -1)
         self.mate = _ints(flights, -1)
@@ -248,6 +249,7 @@ class FlightTable:
         self.query_id[f] = query_id
         self.pool[f] = pool
         self.deadline[f] = deadline
+        self.until[f] = deadline
         self.sent[f] = now
         self.id_next[f] = self.by_id[b]
         self.by_id[b] = f
@@ -257,6 +259,16 @@ class FlightTable:
         if self.spokes[s] >= 0:
             self.spoke_before[self.spokes[s]] = f
         self.spokes[s] = f
+        return 0
+
+    def hasten(self, f: cython.int, deadline: cython.ulonglong) -> cython.int:
+        """Let `due` find a flight earlier than that, once; `until` keeps its time."""
+        until: cython.ulonglong = self.until[f]
+        slot: cython.int = self.slot[f]
+
+        self.recall(f)
+        self.send(f, slot, self.query_id[f], self.pool[f], deadline, self.sent[f])
+        self.until[f] = until
         return 0
 
     def match(self, slot: cython.int, query_id: cython.int) -> cython.int:
@@ -366,6 +378,17 @@ class FlightTable:
         self.last[f] = j
         self.count[f] += 1
         return j
+
+    def excuse(self, f: cython.int, j: cython.int, before: cython.int) -> cython.int:
+        """A joiner, who stands behind `before` (-1: is the first), waits for the flight no more; `leave` has to follow."""
+        if before < 0:
+            self.first[f] = self.next[j]
+        else:
+            self.next[before] = self.next[j]
+        if self.last[f] == j:
+            self.last[f] = before
+        self.count[f] -= 1
+        return 0
 
     def leave(self, j: cython.int) -> cython.int:
         """A joiner is answered; returns the one behind it."""

@@ -50,6 +50,9 @@ cdef class HotPath:
     cdef int hit
     cdef public int min_ttl
     cdef public int max_ttl
+    cdef public int prefetch
+    cdef public unsigned int stale_s
+    cdef int late
 
     @cython.final
     cdef int handle(self, Query q, Responder r, int base, int length, int out, int limit) except? -2
@@ -67,4 +70,7 @@ cdef class HotPath:
     cdef int tally(self, Responder r) except? -1
     @cython.final
     cdef int record(self, Query q, int rcode, int tcp, int cached, unsigned int latency_us) except? -1
+    @cython.final
+    cdef int aged(self, Query q, Query s) except? -1
+    cdef int renew(self, Query q, Query s) except? -1
     cdef int defer(self, Query q, int i, int fd) except? -1

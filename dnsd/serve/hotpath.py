@@ -29,6 +29,7 @@ if not cython.compiled:
         COUNT_LOCAL,
         COUNT_MALFORMED,
         COUNT_NXDOMAIN,
+        COUNT_PREFETCHES,
         COUNT_QUERIES_TCP,
         COUNT_QUERIES_UDP,
         COUNT_REDIRECTED,
@@ -36,6 +37,7 @@ if not cython.compiled:
         COUNT_SEND_ERRORS,
         COUNT_SERVFAIL,
         COUNT_SPECIAL,
+        COUNT_STALE,
         COUNT_TRUNCATED,
         EDE_NONE,
         EDE_NOT_READY,
@@ -76,7 +78,7 @@ _STREAM = 65535
 class Miss:
     """A question that only an upstream can answer, with all that its answer will need.
 
-    `key` is equal for questions that one upstream answer serves. `fd` is -1 for a question over TCP. `route` is the
+    `key` is equal for questions that one upstream answer serves. `fd` is -1 for a question over TCP, -2 when nobody waits. `route` is the
     number + 1 for `HotPath.route`, `mark` stands for it in the cache (`HotPath.mark`). `token` is the worker's.
     """
 
@@ -132,6 +134,9 @@ class HotPath:
         self.latency_us = 0
         self.min_ttl = 0
         self.max_ttl = 86400
+        self.prefetch = 0  # 1: what is popular is renewed before it expires
+        self.stale_s = 0  # for how long after its time an answer may be served; 0: not at all
+        self.late = 0  # 1 while an answer past its time is good enough, 2 when it is to serve the next ones too
         self.facts_data = encode(Facts())
         self.view = FactsView(self.facts_data, 0)
 
@@ -345,7 +350,14 @@ class HotPath:
             self.load_target()
             s = self.target
         if c.find(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, self.mark(v.route), self.now) != 1:
-            return -1
+            if self.late == 0:
+                return -1
+            if c.find_stale(
+                s.name, s.name_length, s.hash_policy[0], q.qtype, bits, self.mark(v.route), self.now, self.stale_s
+            ) != 1:
+                return -1
+            if self.late == 2:
+                c.prolong(self.now, 30)
         if not self.landing:
             self.count(COUNT_CACHE_HITS)
         if self.table.protect_flags and not self.let_pass(q, s):
@@ -360,7 +372,24 @@ class HotPath:
         )  # fmt: skip
         if r.truncated:
             self.count(COUNT_TRUNCATED)
+        if c.event:
+            self.aged(q, s)
         return limit
+
+    def aged(self, q: Query, s: Query) -> cython.int:
+        """The answer that the cache gave is past its time, or will be soon: then a newer one is asked for, once."""
+        if self.cache.event == 2:
+            return self.count(COUNT_STALE)
+        if self.prefetch and not self.landing and q.flags & 256:
+            self.cache.renewing()
+            self.count(COUNT_PREFETCHES)
+            self.renew(q, s)
+        return 0
+
+    def renew(self, q: Query, s: Query) -> cython.int:
+        """Ask for a newer answer; nobody waits for it. `s` has the name that is asked for."""
+        self.miss(q, -2, None, None)
+        return 0
 
     def let_pass(self, q: Query, s: Query) -> cython.int:
         """Whether the answer that the cache has just found may go to this client; else `v` says who objects.
@@ -584,6 +613,28 @@ class HotPath:
             v.zone = -1
         self.record(q, r.rcode, 1 if miss.fd < 0 else 0, 0, max(0, self.mono_ms - miss.started_ms) * 1000)
         return bytes(memoryview(r.out_buffer)[:length])
+
+    def overdue(self, miss: Miss, failed: bool) -> bytes | None:
+        """The answer to a miss from what is past its time; None when there is none (RFC 8767).
+
+        Decided by the table that is live now. `failed`: nobody had a newer one; then it serves others, too, for 30 s.
+        """
+        q: Query = self.stream_query
+        r: Responder = self.stream_responder
+        buf = memoryview(q.buf)
+
+        if self.stale_s == 0:
+            return None
+        buf[: len(miss.packet)] = miss.packet
+        query_module.set_client(q, miss.client)
+        self.late = 2 if failed else 1
+        self.landing = 1
+        self.latency_us = max(0, self.mono_ms - miss.started_ms) * 1000
+        try:
+            length = self.handle(q, r, 0, len(miss.packet), 0, _STREAM if miss.fd < 0 else 0)
+        finally:
+            self.late = self.landing = 0
+        return bytes(memoryview(r.out_buffer)[:length]) if length >= 0 else None
 
     def send(self, miss: Miss, wire: bytes) -> None:
         """Send a later answer over UDP, from the address that was asked."""

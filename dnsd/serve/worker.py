@@ -85,11 +85,14 @@ class Worker:
         self._hotpath = plan.hotpath(plan.slot, self._counters, plan.shared.ring(plan.slot), plan.arena, identity)
         limits = plan.settings.cache
         self._hotpath.set_limits(int(limits.min_ttl_s), int(limits.max_ttl_s), plan.settings.resolver.edns_size)
+        self._hotpath.prefetch = int(plan.settings.resolver.prefetch)
+        self._hotpath.stale_s = int(limits.max_stale_s) if plan.settings.resolver.serve_stale else 0
         self._upstream = Upstream(self._loop, self._counters, self._clock_ms)
         self._resolver = resolver(plan.settings, len(plan.sockets))
         self._flights = Flights(
-            self._hotpath, self._upstream, self._counters, self._clock_ms, self._answer, self._resolver
-        )
+            self._hotpath, self._upstream, self._counters, self._clock_ms, self._answer, self._resolver,
+            bool(self._hotpath.stale_s),
+        )  # fmt: skip
         self._hotpath.chooser = self._flights.choose
         self._hotpath.proven = self._flights.proven
         self._more_upstream = False
@@ -177,7 +180,9 @@ class Worker:
         if self._hotpath.misses or self._more_upstream:
             return 0.0
         due = self._beat_ms + HEARTBEAT_MS
-        for other in (self._upstream.next_ms(), self._hotpath.next_ms(), self._connections.next_ms()):
+        for other in (
+            self._upstream.next_ms(), self._hotpath.next_ms(), self._connections.next_ms(), self._flights.next_ms(),
+        ):
             if other is not None and other < due:
                 due = other
         if self._leaving_ms:
@@ -195,6 +200,7 @@ class Worker:
             self._on_upstream(-1, 0)
         self._hotpath.expire()
         self._take_handed()
+        self._flights.expire(now_ms)
         self._connections.expire(now_ms)
         self._reading.expire(now_ms)
         self._take_misses()

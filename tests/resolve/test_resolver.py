@@ -71,6 +71,24 @@ def test_the_question_is_what_an_authority_expects() -> None:
             assert bool(query.ednsflags & 0x8000) is (dnssec or do)
 
 
+def test_a_renewal_asks_the_authority_again_and_keeps_what_it_says() -> None:
+    """What is remembered of the name is passed over, once; delegations are not; the newer answer serves from then on."""
+    world = _office()
+    world.config["case_randomisation"] = False
+    assert world.ask("www.test", "A").response is not None and len(world.asks) == 2
+    assert world.ask("www.test", "A").response is not None and len(world.asks) == 0
+    for host in ("1.0.0.2", "1.0.0.3"):
+        world.host(host).zones[0] = zone = worlds.Zone(worlds.absolute("test."))
+        zone.add(worlds.record("www.test. A 192.0.2.2"))
+    question = world.resolver.resolve(names.from_text("www.test"), 1, False, False, world.mono_ms, renew=True)
+    renewed = world.play(question)
+    assert len(world.asks) == 1
+    for outcome in (renewed, world.ask("www.test", "A")):
+        assert outcome.response is not None
+        assert str(dns.message.from_wire(outcome.response).answer[0][0]) == "192.0.2.2"
+    assert len(world.asks) == 0
+
+
 def test_a_response_is_what_an_upstream_would_send() -> None:
     """RA and RD are set, the question is repeated, dnspython reads it, and signatures come only with DO."""
     world = _office()

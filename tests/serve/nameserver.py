@@ -15,14 +15,19 @@ import dns.rrset
 Script = Callable[[bytes, str], "bytes | list[bytes] | None"]  # question, transport
 
 
-def respond(wire: bytes, rcode: int = 0, address: str = "192.0.2.80", tc: bool = False) -> bytes:
+def respond(
+    wire: bytes, rcode: int = 0, address: str = "192.0.2.80", tc: bool = False, ttl: int = 60, soa: bool = False
+) -> bytes:
     """A response with one A record to an A question."""
     message = dns.message.from_wire(wire)
     response = dns.message.make_response(message, recursion_available=True)
     response.set_rcode(rcode)
     question = message.question[0]
     if rcode == 0 and question.rdtype == 1 and not tc:
-        response.answer.append(dns.rrset.from_text(question.name, 60, "IN", "A", address))
+        response.answer.append(dns.rrset.from_text(question.name, ttl, "IN", "A", address))
+    if soa:
+        text = f"ns.{question.name} h.{question.name} 1 3600 600 86400 {ttl}"
+        response.authority.append(dns.rrset.from_text(question.name, ttl, "IN", "SOA", text))
     if tc:
         response.flags |= 0x0200
     return response.to_wire()
@@ -50,6 +55,10 @@ class Nameserver:
         self._wake, self._waker = socket.socketpair()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+
+    def send(self, wire: bytes, port: int) -> None:
+        """A datagram that nobody waited for so long."""
+        self._udp.sendto(wire, (self.address[0], port))
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:

@@ -47,6 +47,8 @@ class Bench:
         self.edns, self.doubtful = True, False
         self.chosen = 0
         self.way = 0
+        self.patience_ms = 200
+        self.ahead_ms = 0
         self.others: list[Nameserver] = []
         self.proven: list[tuple[str, int]] = []
         self.path.chooser = self.choose
@@ -63,13 +65,13 @@ class Bench:
         self.path.install(blobs.policy, blobs.names, generation, "main@sha1:abc")
 
     def choose(self, route: int) -> tuple[int, int, list[tuple[tuple[str, int], bool, bool]]] | None:
-        """The servers for every route; 200 ms."""
+        """The servers for every route."""
         self.chosen += 1
-        return self.way, 200, [(server.address, self.edns, self.doubtful) for server in (self.upstream, *self.others)]
+        return self.way, self.patience_ms, [(server.address, self.edns, self.doubtful) for server in (self.upstream, *self.others)]
 
     def tick(self) -> None:
         """Tell the path what time it is."""
-        self.path.clock(time.monotonic_ns() // 1_000_000, WALL_MS)
+        self.path.clock(time.monotonic_ns() // 1_000_000 + self.ahead_ms, WALL_MS + self.ahead_ms)
 
     def client(self) -> socket.socket:
         """A new client."""
@@ -413,3 +415,127 @@ def test_a_pool_that_another_server_has_taken_is_not_used_for_the_first(make: Ca
             server = next(one for one in servers if one.address == bench.path.info.route(number).servers[0])
             asked = dns.message.from_wire(server.questions[-1][0])
             assert asked.question[0].name.to_text() == f"t{turn}.{name}."
+
+
+def test_what_is_asked_for_near_its_end_is_renewed_once(make: Callable[..., Bench]) -> None:
+    """A hit in the last tenth of 60 s brings one question, whoever asks meanwhile; before that and when off, none."""
+    bench = make()
+    bench.path.prefetch = 1
+    bench.answer(bench.ask("www.example.com")[0])
+    for ahead_ms, asked in ((53_000, 1), (54_500, 2)):
+        bench.ahead_ms = ahead_ms
+        answers = [bench.answer(asker) for asker in bench.ask(*["www.example.com"] * 5)]
+        assert {answer.answer[0].ttl for answer in answers} == {60 - ahead_ms // 1000}
+        assert len(bench.upstream.questions) == asked
+    assert bench.answer(bench.ask("www.example.com")[0]).answer[0].ttl == 60
+    assert bench.counters[codes.COUNT_PREFETCHES] == 1 and bench.path.flights.waiting == 0
+    bench.path.prefetch = 0
+    bench.ahead_ms += 59_000
+    bench.answer(bench.ask("www.example.com")[0])
+    assert len(bench.upstream.questions) == 2
+
+
+def test_a_renewal_that_fails_is_not_repeated(make: Callable[..., Bench]) -> None:
+    """Silence: the answer is served until its end, and nobody is handed over."""
+    bench = make()
+    bench.path.prefetch = 1
+    bench.answer(bench.ask("www.example.com")[0])
+    bench.upstream.script = silent
+    bench.ahead_ms = 55_000
+    for _ in range(3):
+        assert bench.answer(bench.ask("www.example.com")[0]).answer[0].ttl == 5
+    assert len(bench.upstream.questions) == 2 and bench.path.handed() == [] and bench.path.under_way == 0
+
+
+def test_short_times_are_not_renewed(make: Callable[..., Bench]) -> None:
+    """An answer for less than ten seconds is asked for when it is wanted."""
+    bench = make(lambda wire, _: respond(wire, ttl=9))
+    bench.path.prefetch = 1
+    bench.answer(bench.ask("www.example.com")[0])
+    bench.ahead_ms = 8_900
+    bench.answer(bench.ask("www.example.com")[0])
+    assert len(bench.upstream.questions) == 1
+
+
+def test_a_client_that_has_waited_gets_what_is_past_its_time(make: Callable[..., Bench]) -> None:
+    """After 1.8 s: TTL 30, EDE 3; the question goes on and its late answer is remembered (RFC 8767, section 5)."""
+    bench = make()
+    bench.path.stale_s, bench.patience_ms = 86400, 4000
+    bench.answer(bench.ask("www.example.com")[0])
+    bench.upstream.script = silent
+    bench.ahead_ms = 61_000
+    (asker,) = bench.ask("www.example.com")
+    bench.ahead_ms += 1_700
+    bench.until(lambda: bench.path.expire() or True)
+    asker.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        asker.recv(512)
+    bench.ahead_ms += 200
+    bench.until(lambda: bench.path.flights.waiting == 0)
+    asker.settimeout(2)
+    answer = dns.message.from_wire(asker.recv(512))
+    assert (answer.answer[0].ttl, [int(option.code) for option in answer.options]) == (30, [3])
+    assert bench.path.under_way == 1 and bench.counters[codes.COUNT_STALE] == 1
+    question, _, port = bench.upstream.questions[-1]
+    bench.upstream.send(respond(question, address="192.0.2.81"), port)
+    assert str(bench.answer(bench.ask("www.example.com")[0]).answer[0][0]) == "192.0.2.81"
+
+
+def stale_answer(bench: Bench, name: str) -> dns.message.Message | None:
+    """What one gets whose question has come to nothing."""
+    bench.ask(name)
+    (retry,) = bench.until(lambda: False)
+    wire = bench.path.overdue(retry.misses[0], True)
+    bench.path.landed(retry.flight)
+    return None if wire is None else dns.message.from_wire(wire)
+
+
+def test_after_a_failure_what_is_past_its_time_serves_for_a_while_but_not_for_ever(make: Callable[..., Bench]) -> None:
+    """Then nobody waits for 30 s; `max_stale` counts from the end of its time; NXDOMAIN has its own code."""
+    bench = make(lambda wire, _: respond(wire, 3, ttl=20, soa=True) if b"gone" in wire else respond(wire, ttl=20))
+    bench.path.stale_s = 100
+    for name in ("www.example.com", "gone.example.com"):
+        bench.answer(bench.ask(name)[0])
+    bench.upstream.script = silent
+    bench.ahead_ms = 25_000
+    answer = stale_answer(bench, "www.example.com")
+    assert answer is not None and answer.answer[0].ttl == 30 and [int(option.code) for option in answer.options] == [3]
+    asked = len(bench.upstream.questions)
+    for ahead_ms in (25_000, 54_000):
+        bench.ahead_ms = ahead_ms
+        answer = bench.answer(bench.ask("www.example.com")[0])
+        assert answer.answer[0].ttl == 30 and [int(option.code) for option in answer.options] == [3]
+    assert len(bench.upstream.questions) == asked
+    bench.ahead_ms = 119_000
+    assert stale_answer(bench, "www.example.com") is not None
+    bench.ahead_ms = 151_000
+    assert stale_answer(bench, "www.example.com") is None
+
+
+def test_what_a_rule_blocks_now_is_not_served_past_its_time(make: Callable[..., Bench]) -> None:
+    """The verdict comes first, for who waits and for who comes later."""
+    bench = make()
+    bench.path.stale_s = 86400
+    bench.answer(bench.ask("www.example.com")[0])
+    bench.upstream.script = silent
+    bench.ahead_ms = 61_000
+    (asker,) = bench.ask("www.example.com")
+    bench.install(8, "www.example.com")
+    assert bench.answer(asker).rcode() == 3
+    bench.install(9)
+    bench.ask("www.example.com")
+    (retry,) = bench.until(lambda: False)
+    bench.path.landed(retry.flight)
+    bench.install(10, "www.example.com")
+    late = dns.message.from_wire(bench.path.overdue(retry.misses[0], True) or b"")
+    assert late.rcode() == 3 and not late.answer
+    assert bench.answer(bench.ask("www.example.com")[0]).rcode() == 3
+
+
+def test_what_is_off_serves_nothing_past_its_time(make: Callable[..., Bench]) -> None:
+    """`serve_stale: false`: silence stays silence."""
+    bench = make()
+    bench.answer(bench.ask("www.example.com")[0])
+    bench.upstream.script = silent
+    bench.ahead_ms = 61_000
+    assert stale_answer(bench, "www.example.com") is None

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import dns.message
+import dns.query
 
 from controller.check import check_snapshot
 from controller.compiler import Blobs, compile_table
@@ -40,14 +41,15 @@ def forwarding(folder: pathlib.Path, text: str, **settings: object) -> Iterator[
 class Switch:
     """A server's script that can be silenced."""
 
-    def __init__(self, address: str = "192.0.2.80") -> None:
+    def __init__(self, address: str = "192.0.2.80", ttl: int = 60) -> None:
         self.silent = False
+        self.ttl = ttl
         self.address = address
         self.names: list[str] = []
 
     def __call__(self, wire: bytes, transport: str) -> bytes | None:
         self.names.append(str(dns.message.from_wire(wire).question[0].name))
-        return None if self.silent else respond(wire, address=self.address)
+        return None if self.silent else respond(wire, address=self.address, ttl=self.ttl)
 
 
 def test_a_dead_server_costs_one_client_one_timeout_and_is_back_after_a_probe(tmp_path: pathlib.Path) -> None:
@@ -99,3 +101,57 @@ def test_the_strategies_of_a_table_are_carried_out(tmp_path: pathlib.Path) -> No
             made.until(lambda: made.ask(f"n{time.monotonic_ns()}.fastest.test") == "192.0.2.2")
             fastest = [made.ask(f"m{i}.fastest.test") for i in range(40)]
             assert fastest.count("192.0.2.2") >= 36
+
+
+def full(made: Node, name: str, tcp: bool = False) -> dns.message.Message:
+    """The whole answer."""
+    query = dns.message.make_query(name, "A", use_edns=0)
+    ask = dns.query.tcp if tcp else dns.query.udp
+    return ask(query, "127.0.0.1", port=made.port, timeout=6)
+
+
+def test_when_every_server_is_dead_the_last_answer_serves_until_one_is_back(tmp_path: pathlib.Path) -> None:
+    """Stale over UDP and TCP with EDE 3, at once after the first; a name that was never known gets SERVFAIL."""
+    script = Switch(ttl=1)
+    with nameserver(script) as server:
+        text = f"forward:\n  .: {{upstreams: [{place(server)}], timeout: 600ms}}\n"
+        with forwarding(tmp_path, text) as made:
+            assert made.ask("www.example.com") == made.ask("tcp.example.com") == "192.0.2.80"
+            script.silent = True
+            time.sleep(1.2)  # the answers' time
+            for name, tcp in (("www.example.com", False), ("tcp.example.com", True)):
+                begin = time.monotonic()
+                late = full(made, name, tcp)
+                assert late.answer[0].ttl == 30 and [int(option.code) for option in late.options] == [3]
+                assert time.monotonic() - begin < 1.5
+                begin = time.monotonic()
+                assert full(made, name, tcp).answer[0].ttl == 30 and time.monotonic() - begin < 0.2
+            assert full(made, "new.example.com").rcode() == 2
+            script.silent = False
+            made.until(lambda: made.ask("other.example.com") == "192.0.2.80")
+
+
+def test_a_slow_server_is_outrun_by_the_last_answer(tmp_path: pathlib.Path) -> None:
+    """With a long timeout a client waits 1.8 s at most when there is an older answer."""
+    script = Switch(ttl=1)
+    with nameserver(script) as server:
+        text = f"forward:\n  .: {{upstreams: [{place(server)}], timeout: 4s}}\n"
+        with forwarding(tmp_path, text) as made:
+            assert made.ask("www.example.com") == "192.0.2.80"
+            script.silent = True
+            time.sleep(1.2)  # the answer's time
+            begin = time.monotonic()
+            assert full(made, "www.example.com").answer[0].ttl == 30
+            assert 1.7 < time.monotonic() - begin < 2.5
+
+
+def test_serve_stale_off_means_servfail(tmp_path: pathlib.Path) -> None:
+    """`resolver.serve_stale: false`."""
+    script = Switch(ttl=1)
+    with nameserver(script) as server:
+        text = f"forward:\n  .: {{upstreams: [{place(server)}], timeout: 300ms}}\n"
+        with forwarding(tmp_path, text, resolver={"serve_stale": False}) as made:
+            assert made.ask("www.example.com") == "192.0.2.80"
+            script.silent = True
+            time.sleep(1.2)  # the answer's time
+            assert full(made, "www.example.com").rcode() == 2
