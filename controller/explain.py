@@ -260,8 +260,9 @@ def result(outcome: Outcome) -> str:
     route = ""
     if outcome.route:
         servers = ", ".join(outcome.servers) or outcome.route.kind
-        if outcome.route.strategy != "failover":
-            servers += f": {outcome.route.strategy}"
+        words = [outcome.route.strategy] if outcome.route.strategy != "failover" else []
+        words += ["validated"] if outcome.route.dnssec else []
+        servers += f": {', '.join(words)}" if words else ""
         route = f"forward {outcome.route.name} ({servers})" if outcome.route.kind == "forward" else outcome.route.kind
     if outcome.stage == "client":
         return "refuse -> REFUSED: the client is not in the node's `allow` setting"

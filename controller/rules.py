@@ -357,6 +357,10 @@ def _forwards(g: Gathered) -> dict[bytes, Forward]:
         strategy = node.get("strategy") if node.kind == MAPPING else None
         if recurse and strategy is not None and strategy.text != "failover":
             g.add("E012", "a strategy says nothing about `recurse`", strategy.where, "delete it: each server is known")
+        dnssec = node.get("dnssec") if node.kind == MAPPING else None
+        if recurse and dnssec is not None and dnssec.value is True:
+            help = "delete it: the node's settings say it (resolver.dnssec)"
+            g.add("E012", "`dnssec` says nothing about `recurse`", dnssec.where, help)
         seconds = g.seconds(timeout) if timeout is not None else None
         if timeout is not None and seconds is not None and not 0.05 <= seconds <= _MAX_TIMEOUT_S:
             g.add("E012", f"a timeout of {timeout.text} is not useful", timeout.where, "write 50ms to 30s")
@@ -367,6 +371,7 @@ def _forwards(g: Gathered) -> dict[bytes, Forward]:
             tuple(servers),
             text(node, "strategy") or "failover",
             2000 if seconds is None else round(seconds * 1000),
+            dnssec=dnssec is not None and dnssec.value is True,
             recurse=recurse,
             dhcp=dhcp,
         )

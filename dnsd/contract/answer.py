@@ -447,8 +447,8 @@ class Responder:
         self.rcode = rcode & 65535
         if age == 2147483647:
             self.ede = EDE_STALE_NXDOMAIN if self.rcode == RCODE_NXDOMAIN else EDE_STALE_ANSWER
-        # Our own resolver's word counts, an upstream's does not; told to those who ask (RFC 6840, sections 5.7 and 5.8).
-        if rcode & 65536 and v.action == ACTION_RECURSE and not v.entry and (q.do or q.flags & 32):
+        # Only what was validated here comes with it (`resolve.forwarder` and `flightpath` take it off); told to those who ask (RFC 6840, sections 5.7 and 5.8).
+        if rcode & 65536 and not v.entry and (q.do or q.flags & 32):
             self.authentic = 1 if age != 2147483647 else 0
         if v.stage == STAGE_POLICY and v.rule_action == RULE_REDIRECT:
             self.ede = EDE_FORGED_ANSWER

@@ -137,7 +137,7 @@ def forward(
         reply, error = yield from _ask(server, sname, qtype, qclass, do, cd, min(patience_ms, left_ms), known, now_ms)
         now_ms = reply.now_ms
         if not error:
-            return Outcome(reply.wire)
+            return Outcome(_unjudged(reply.wire))
         said[server] = error
         if reply.wire is None:
             known.failed(server, now_ms)
@@ -145,6 +145,13 @@ def forward(
     ede = codes.EDE_NETWORK_ERROR if network else codes.EDE_NO_REACHABLE_AUTHORITY
     words = [f"{_printed(server)} {_PRINTED.get(word, word)}" for server, word in said.items()]
     return Outcome(None, ede, ", ".join(words))
+
+
+def _unjudged(wire: bytes | None) -> bytes | None:
+    """A response without AD: what an upstream thinks of it is not what we know (RFC 6840, section 5.7)."""
+    if wire is None or not wire[3] & 0x20:
+        return wire
+    return wire[:3] + bytes((wire[3] & 0xDF,)) + wire[4:]
 
 
 _PRINTED = {"timeout": "timed out", "unreachable": "unreachable", "broken": "broke the connection"}

@@ -14,6 +14,7 @@ from dnsd.contract import codes, names
 from dnsd.resolve import rrcache, scrub, steps
 from dnsd.resolve.budget import Budget, Failed, Spent
 from dnsd.resolve.config import Config
+from dnsd.resolve.forwarded import Relay, Upstream
 from dnsd.resolve.forwarder import Ask, Outcome, Reply
 from dnsd.resolve.hints import Hints
 from dnsd.resolve.infra import Chance, Infra
@@ -51,6 +52,7 @@ class Resolver:
         cache: RRCache | None = None,
         infra: Infra | None = None,
         validator: Validator | None = None,
+        upstream: Upstream | None = None,
     ) -> None:
         self.config = config
         self.hints = hints
@@ -58,6 +60,7 @@ class Resolver:
         self.cache = RRCache() if cache is None else cache
         self.infra = Infra() if infra is None else infra
         self.validator = validator  # None: nothing is validated
+        self.upstream = upstream  # who is asked; None: the authorities
         self.primed_ms: int | None = None  # when priming was last begun
 
     def resolve(
@@ -87,7 +90,8 @@ class Resolver:
         try:
             result = yield from question.lookup(sname, qtype, 0)
         except Failed as failure:
-            self.cache.fail(sname, qtype, failure.ede, failure.text, question.budget.now_ms)
+            if self.upstream is None:  # else it is known which servers are ill, and a name is not to blame
+                self.cache.fail(sname, qtype, failure.ede, failure.text, question.budget.now_ms)
             question.note(steps.FAILED, 0, sname, qtype, text=failure.text)
             return Outcome(None, failure.ede, failure.text)
         self.cache.succeeded(sname, qtype)
@@ -127,7 +131,7 @@ class _Question:
         self.signed = signed
         self.budget = Budget(now_ms)
         self.trace = trace
-        self.walk = Walk(self)
+        self.walk: Walk | Relay = Walk(self) if resolver.upstream is None else Relay(self, resolver.upstream)
         self.resolving: set[tuple[bytes, int]] = set()
         self.renewed = b""  # the name of which nothing that is remembered is good enough
 
@@ -217,7 +221,8 @@ class _Question:
         except Spent:
             raise
         except Failed as failed:
-            self.cache.fail(name, rtype, failed.ede, failed.text, self.budget.now_ms)
+            if self.resolver.upstream is None:
+                self.cache.fail(name, rtype, failed.ede, failed.text, self.budget.now_ms)
             return Found(failure=(failed.ede, failed.text))
         return Found(result.answer, result.authority)
 

@@ -562,7 +562,7 @@ class FlightPath(HotPath):
         # What nobody may remember is in the cache for as long as this function runs.
         at = self.cache.put(
             t.name[256 * f : 256 * f + t.name_length[f]], t.name_length[f], t.hash[f], t.qtype[f], t.bits[f], t.route[f],
-            r.data, r.body, r.length, r.question, r.rcode, r.answers, r.authorities, r.additionals, r.ttls, r.ttl_count,
+            r.data, r.body, r.length, r.question, r.rcode & 65535, r.answers, r.authorities, r.additionals, r.ttls, r.ttl_count,
             r.pointers, r.pointer_count, self.now, ttl if ttl > 0 else 1,
         )  # fmt: skip
         if at == 0:

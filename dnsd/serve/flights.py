@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol
 
 from dnsd.contract import codes
+from dnsd.resolve.forwarded import Upstream as Over
 from dnsd.resolve.forwarder import UDP, Ask, Outcome, Reply, first_patience_ms, forward, query
 from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.upstreams import FAILOVER, FASTEST, RACE, SPREAD, Server, Servers
@@ -23,6 +24,7 @@ ASKERS_PER_FLIGHT = 1024
 ASKERS = 16384
 NOBODY = -2  # the `fd` of a miss that nobody waits for
 PATIENCE_MS = 1800  # after this a client gets an answer past its time, if there is one (RFC 8767, section 5)
+VALIDATING = 32  # forward entries whose validated answers are remembered
 PROBE_MS = 2000  # how long a probe waits
 WAYS = {FAILOVER: 0, SPREAD: 1, FASTEST: 2, RACE: 3}  # as `serve.flightpath` wants them
 _ROOT = b"\x00"
@@ -50,6 +52,7 @@ class Route(Protocol):
     servers: tuple[Server, ...]
     strategy: str
     timeout_ms: int
+    dnssec: bool
     kind: str  # "forward", or what this version does not do
 
 
@@ -102,6 +105,7 @@ class Flights:
         answer: Callable[[Any, bytes], None],
         resolver: Resolver | None = None,
         stale: bool = False,
+        over: Callable[[Over], Resolver] | None = None,
     ) -> None:
         self._answers = answers
         self._upstream = upstream
@@ -109,11 +113,14 @@ class Flights:
         self._now_ms = now_ms
         self._answer = answer
         self._resolver = resolver
+        self._over = over  # makes a resolver that validates what forwarders say
+        self._validating: dict[tuple[object, ...], Resolver] = {}
         self._stale = stale  # whether answers past their time are served
         self._flights: dict[bytes, _Flight] = {}
         self._servers = Servers(secrets.randbelow)
         self._patience: list[tuple[int, int, bytes, _Flight]] = []
         self._sequence = 0
+        self._wall_s = 0
         self.askers = 0
 
     def __len__(self) -> int:
@@ -141,7 +148,12 @@ class Flights:
             text = f"no DHCP lease names a DNS server (forward entry {route.name})"
             self._reply(miss, Outcome(None, codes.EDE_NO_REACHABLE_AUTHORITY, text))
             return
-        if route.kind in ("forward", "dhcp"):
+        if route.dnssec and self._over is not None and route.kind in ("forward", "dhcp"):
+            retry = None  # a new table: what was said without validation is of no use
+            question = self._validator_of(route).resolve(
+                miss.sname, miss.qtype, miss.do, miss.cd, self._now_ms(), renew=miss.fd == NOBODY
+            )
+        elif route.kind in ("forward", "dhcp"):
             question = forward(
                 miss.sname, miss.qtype, miss.qclass, miss.do, miss.cd, route.servers, route.timeout_ms,
                 self._servers, retry.started_ms if retry else self._now_ms(), route.strategy,
@@ -172,6 +184,25 @@ class Flights:
         else:
             self._next(miss.key, flight, Reply(retry.wire, self._now_ms(), retry.error))
 
+    def clock(self, wall_s: int) -> None:
+        """The wall clock, for what is remembered of validated answers."""
+        self._wall_s = wall_s
+        for resolver in self._validating.values():
+            resolver.cache.clock(wall_s)
+
+    def _validator_of(self, route: Route) -> Resolver:
+        """The resolver over a forward entry's servers; entries with the same servers share it."""
+        key = (route.servers, route.timeout_ms, route.strategy)
+        resolver = self._validating.get(key)
+        if resolver is None:
+            assert self._over is not None
+            if len(self._validating) >= VALIDATING:
+                del self._validating[next(iter(self._validating))]
+            resolver = self._over(Over(route.servers, route.timeout_ms, route.strategy, self._servers))
+            resolver.cache.clock(self._wall_s)
+            self._validating[key] = resolver
+        return resolver
+
     def next_ms(self) -> int | None:
         """When `expire` wants to be called (monotonic milliseconds); None when nobody waits for an older answer."""
         while self._patience and self._flights.get(self._patience[0][2]) is not self._patience[0][3]:
@@ -199,10 +230,10 @@ class Flights:
     def choose(self, number: int) -> tuple[int, int, list[tuple[Server, bool, bool]]] | None:
         """For the compiled path: who comes first for a route's questions, as `FlightPath.chooser` says.
 
-        None leaves a question to `take`: a route of another kind.
+        None leaves a question to `take`: a route of another kind, or one whose answers are validated.
         """
         route = self._answers.route(number)
-        if route.kind not in ("forward", "dhcp") or not route.servers:
+        if route.kind not in ("forward", "dhcp") or not route.servers or (route.dnssec and self._over is not None):
             return None
         now_ms = self._now_ms()
         servers = self._servers.first(route.servers, now_ms, route.strategy)

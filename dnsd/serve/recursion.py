@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+from collections.abc import Callable
 
 from dnsd.contract import codes, names
 from dnsd.contract.settings import Settings
@@ -14,6 +15,7 @@ from dnsd.contract.special import special_names
 from dnsd.resolve import anchors, hints
 from dnsd.resolve.anchors import AnchorError, Anchors
 from dnsd.resolve.config import Config
+from dnsd.resolve.forwarded import Upstream
 from dnsd.resolve.hints import Hints, HintsError
 from dnsd.resolve.infra import Infra
 from dnsd.resolve.resolver import Resolver
@@ -111,3 +113,19 @@ def resolver(settings: Settings, workers: int) -> Resolver:
     known = trust_anchors(settings) if wanted.dnssec else anchors.NONE
     validator = Validator(known, wanted.signature_skew_s) if known else None
     return Resolver(config, root_hints(settings), secrets.randbelow, cache, Infra(), validator)
+
+
+def over_forwarders(settings: Settings, workers: int) -> Callable[[Upstream], Resolver]:
+    """What makes a resolver that validates answers of a forward entry's servers, with the node's trust anchors.
+
+    `resolver.dnssec` is about `recurse` and changes nothing here; without any anchor nothing is validated.
+    """
+    size = max(_SMALLEST_CACHE, settings.cache.size_bytes // max(1, workers) // 16)
+    known = trust_anchors(settings)
+
+    def make(upstream: Upstream) -> Resolver:
+        cache = RRCache(size, settings.cache.min_ttl_s, settings.cache.max_ttl_s)
+        validator = Validator(known, settings.resolver.signature_skew_s) if known else None
+        return Resolver(Config(), (), secrets.randbelow, cache, Infra(), validator, upstream)
+
+    return make

@@ -25,7 +25,7 @@ from dnsd.serve.flights import Flights
 from dnsd.serve.listener import Sockets
 from dnsd.serve.loop import Loop
 from dnsd.serve.reading import Reading
-from dnsd.serve.recursion import resolver
+from dnsd.serve.recursion import over_forwarders, resolver
 from dnsd.serve.shared import SERVING, SharedMemory
 from dnsd.serve.tcp import Connection, Connections
 from dnsd.serve.upstream import Upstream
@@ -91,7 +91,7 @@ class Worker:
         self._resolver = resolver(plan.settings, len(plan.sockets))
         self._flights = Flights(
             self._hotpath, self._upstream, self._counters, self._clock_ms, self._answer, self._resolver,
-            bool(self._hotpath.stale_s),
+            bool(self._hotpath.stale_s), over_forwarders(plan.settings, len(plan.sockets)),
         )  # fmt: skip
         self._hotpath.chooser = self._flights.choose
         self._hotpath.proven = self._flights.proven
@@ -228,6 +228,7 @@ class Worker:
         wall_ms = time.time_ns() // 1_000_000
         self._hotpath.clock(self._now_ms, wall_ms)
         self._resolver.cache.clock(wall_ms // 1000)
+        self._flights.clock(wall_ms // 1000)
 
     def _read_facts(self) -> None:
         version = self._shared.facts_version

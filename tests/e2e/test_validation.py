@@ -1,8 +1,10 @@
-"""Validation by real workers over real sockets: AD, CD, EDE and the answer cache."""
+"""Validation by real workers over real sockets, of recursion and over a forwarder: AD, CD, EDE and the answer cache."""
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+import shutil
 import time
 from collections.abc import Iterator
 
@@ -16,16 +18,36 @@ import pytest
 from dns.rdatatype import RRSIG, A
 
 from tests import lan as lans
-from tests.lan import Lan
+from tests.lan import Lan, Process, free_port, until
 from tests.resolve.signed import DAY, Server, World, Zone, name, serving
 
 ROOT, LEAF = "127.77.1.1", "127.77.1.2"
-RULES = {"office.yaml": 'version: 1\nforward:\n  ".": recurse\nzones:\n  home.example:\n    records: {nas: 10.0.0.5}\n'}
+RULES = 'version: 1\nforward:\n  ".": {}\nzones:\n  home.example:\n    records: {{nas: 10.0.0.5}}\n'
 
 
-@pytest.fixture(scope="module")
-def lan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lan]:
-    """An office whose root is ours, signed at this hour."""
+@contextlib.contextmanager
+def unbound(folder: pathlib.Path) -> Iterator[str]:
+    """An Unbound that resolves from our root and validates nothing; the forward entry for it."""
+    port = free_port()
+    (folder / "hints").write_text(f". 3600 NS ns.\nns. 3600 A {ROOT}\n")
+    config = folder / "unbound.conf"
+    config.write_text(
+        f'server:\n  directory: "{folder}"\n  chroot: ""\n  username: ""\n  pidfile: ""\n  interface: 127.0.0.1\n'
+        f"  port: {port}\n  do-daemonize: no\n  use-syslog: no\n  access-control: 127.0.0.0/8 allow\n  do-ip6: no\n"
+        f'  do-not-query-localhost: no\n  module-config: iterator\n  root-hints: "{folder}/hints"\n'
+        "remote-control:\n  control-enable: no\n"
+    )
+    process = Process("unbound", [shutil.which("unbound") or "/usr/sbin/unbound", "-c", str(config)], folder)
+    try:
+        until(lambda: lans.dig(port, "www.good.lab").rcode == "NOERROR", 10, "an answer from unbound")
+        yield f'{{upstreams: "127.0.0.1:{port}", dnssec: true}}'
+    finally:
+        process.end()
+
+
+@pytest.fixture(scope="module", params=["recursion", "forwarder"])
+def lan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lan]:
+    """An office whose root is ours, signed at this hour; it resolves by itself, or asks an Unbound and validates."""
     now = int(time.time())
     times = (now - DAY, now + DAY)
     host = "www.{0} A 192.0.2.1\nns.{0} A " + LEAF + "\n{0} NS ns.{0}\n"
@@ -40,11 +62,13 @@ def lan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lan]:
         "trust_anchors": [root.ds()],
     }  # fmt: skip
     folder: pathlib.Path = tmp_path_factory.mktemp("office")
+    forwarded = request.param == "forwarder"
     with serving(World({ROOT: Server(root), LEAF: Server(*leaves)})):
-        with lans.office(folder, {"resolver": resolver}, RULES) as office:
-            office.start("run")
-            office.answers()
-            yield office
+        with unbound(tmp_path_factory.mktemp("unbound")) if forwarded else contextlib.nullcontext("recurse") as entry:
+            with lans.office(folder, {"resolver": resolver}, {"office.yaml": RULES.format(entry)}) as office:
+                office.start("run")
+                office.answers()
+                yield office
 
 
 def ask(lan: Lan, text: str, flags: int = 0, do: bool = False) -> dns.message.Message:

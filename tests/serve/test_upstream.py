@@ -199,6 +199,7 @@ class FakeRoute:
     timeout_ms: int = 1000
     kind: str = "forward"
     strategy: str = "failover"
+    dnssec: bool = False
 
 
 @dataclass
