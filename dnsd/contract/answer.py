@@ -19,7 +19,6 @@ if not cython.compiled:
         ACTION_NODATA,
         ACTION_NOTIMP,
         ACTION_NXDOMAIN,
-        ACTION_RECURSE,
         ACTION_REFUSED,
         ACTION_ZERO,
         CLASS_IN,

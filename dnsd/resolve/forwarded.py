@@ -1,7 +1,7 @@
 """What upstream resolvers say, looked up instead of what authorities say: so that forwarded answers can be validated.
 
-Pure. Each look-up is one forwarded question with DO and CD: the upstream resolver is to hand over signatures and proofs,
-and is not asked for its opinion (RFC 4035, section 3.2.2; RFC 6840, section 5.9).
+Pure. Each look-up is one forwarded question with DO and CD: the upstream resolver is to hand over signatures and
+proofs, and is not asked for its opinion (RFC 4035, section 3.2.2; RFC 6840, section 5.9).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Relay:
             raise Failed(codes.EDE_INVALID_DATA, f"the upstream's answer is malformed: {error}") from None
         finding = scrub.judge(message, names.ROOT, sname, qtype)
         if finding.kind not in (scrub.ANSWER, scrub.ALIAS, scrub.NODATA, scrub.NXDOMAIN):
-            # No SOA: zones without signatures answer so, and resolvers about a DS that a referral has shown to be absent.
+            # No SOA: unsigned zones answer so, and resolvers about a DS that a referral has shown to be absent.
             if message.rcode != codes.RCODE_NOERROR or message.answer:
                 raise Failed(codes.EDE_INVALID_DATA, f"the upstream's answer makes no sense: {finding.text}")
             finding = Finding(scrub.NODATA, authority=tuple(r for r in message.authority if r.rtype in _PROOFS))

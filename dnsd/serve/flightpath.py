@@ -382,7 +382,7 @@ class FlightPath(HotPath):
         return 0
 
     def fallen(self, f: cython.int, late: cython.int) -> cython.int:
-        """A question came to nothing: its flight, unless others of the race are under way (-1). `late`: see `settle`."""
+        """A question came to nothing: its flight, -1 while others of the race are under way. `late`: as `settle`."""
         t: FlightTable = self.flights
         lead: cython.int = t.lead[f]
 
@@ -562,8 +562,8 @@ class FlightPath(HotPath):
         # What nobody may remember is in the cache for as long as this function runs.
         at = self.cache.put(
             t.name[256 * f : 256 * f + t.name_length[f]], t.name_length[f], t.hash[f], t.qtype[f], t.bits[f], t.route[f],
-            r.data, r.body, r.length, r.question, r.rcode & 65535, r.answers, r.authorities, r.additionals, r.ttls, r.ttl_count,
-            r.pointers, r.pointer_count, self.now, ttl if ttl > 0 else 1,
+            r.data, r.body, r.length, r.question, r.rcode & 65535, r.answers, r.authorities, r.additionals, r.ttls,
+            r.ttl_count, r.pointers, r.pointer_count, self.now, ttl if ttl > 0 else 1,
         )  # fmt: skip
         if at == 0:
             self.handoff.flight(f, bytes(self.datagrams[base : base + size]), "", 0)

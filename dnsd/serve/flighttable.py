@@ -3,8 +3,8 @@
 Compiled by Cython with the types in `flighttable.pxd`. Nothing is allocated after the start: numbers of
 flights and joiners come from free lists, and when there are none left the caller has to refuse.
 A flight may have mates: the same question, under way to other servers at the same time; they have no key and
-no joiners of their own. A flight's key is everything that changes its answer (`route` is the mark that stands for it in the cache). A joiner keeps its client's packet, address and
-control message until it is answered.
+no joiners of their own. A flight's key is everything that changes its answer (`route` is the mark that
+stands for it in the cache). A joiner keeps its client's packet, address and control message until it is answered.
 """
 
 import cython
@@ -241,7 +241,7 @@ class FlightTable:
         deadline: cython.ulonglong,
         now: cython.ulonglong,
     ) -> cython.int:
-        """The flight's question leaves through a socket, with an id that no other flight has there, until `deadline` (ms)."""
+        """The flight's question leaves through a socket, with an id that is no other's there, until `deadline` (ms)."""
         b: cython.int = query_id & 8191
         s: cython.int
 
@@ -380,7 +380,7 @@ class FlightTable:
         return j
 
     def excuse(self, f: cython.int, j: cython.int, before: cython.int) -> cython.int:
-        """A joiner, who stands behind `before` (-1: is the first), waits for the flight no more; `leave` has to follow."""
+        """A joiner, who stands behind `before` (-1: is the first), waits no more; `leave` has to follow."""
         if before < 0:
             self.first[f] = self.next[j]
         else:

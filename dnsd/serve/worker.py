@@ -44,7 +44,8 @@ _MESSAGES = 16  # control messages a round
 class WorkerPlan:
     """What the supervisor hands to a worker: everything is inherited, nothing is opened.
 
-    `events`: one eventfd per slot. `started_ms`: since when questions can come (monotonic). `parent`: the supervisor's pid.
+    `events`: one eventfd per slot. `started_ms`: since when questions can come (monotonic). `parent`: the
+    supervisor's pid.
     """
 
     slot: int

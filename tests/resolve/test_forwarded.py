@@ -1,4 +1,4 @@
-"""Validation over a forwarder: an upstream resolver that does not validate, and the same verdicts as from the root down."""
+"""Validation over a forwarder: an upstream that does not validate, and the same verdicts as from the root."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import dns.message
 import dns.rdatatype
 
 from dnsd.contract import names
-from dnsd.resolve.forwarder import Ask, Outcome, Reply, matches
 from dnsd.resolve.forwarded import Upstream
+from dnsd.resolve.forwarder import Ask, Outcome, Reply, matches
 from dnsd.resolve.resolver import Config, Resolver
 from dnsd.resolve.upstreams import FAILOVER, Servers
 from dnsd.resolve.validator import BOGUS, Validator
@@ -69,7 +69,7 @@ class Forwarding:
 
 
 def test_verdicts_are_those_of_recursion() -> None:
-    """Every case of the world of good and broken zones: state, EDE and rcode, from an empty cache and from a full one."""
+    """Every case of the world of good and broken zones: state and EDE, from an empty cache and from a full one."""
     full = Forwarding()
     different = []
     for case in CASES:

@@ -72,7 +72,7 @@ def test_the_question_is_what_an_authority_expects() -> None:
 
 
 def test_a_renewal_asks_the_authority_again_and_keeps_what_it_says() -> None:
-    """What is remembered of the name is passed over, once; delegations are not; the newer answer serves from then on."""
+    """What is remembered of the name is passed over, delegations are not; the newer answer serves from then on."""
     world = _office()
     world.config["case_randomisation"] = False
     assert world.ask("www.test", "A").response is not None and len(world.asks) == 2

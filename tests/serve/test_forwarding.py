@@ -53,7 +53,7 @@ class Switch:
 
 
 def test_a_dead_server_costs_one_client_one_timeout_and_is_back_after_a_probe(tmp_path: pathlib.Path) -> None:
-    """The first client waits for the second server; nobody waits after that; a probe, not a client, finds it alive again."""
+    """The first client waits for the second server, nobody after that; a probe, not a client, finds it alive."""
     first, second = Switch("192.0.2.1"), Switch("192.0.2.2")
     with nameserver(first) as a, nameserver(second) as b:
         text = f"forward:\n  .: {{upstreams: [{place(a)}, {place(b)}], timeout: 300ms}}\n"
