@@ -14,11 +14,6 @@ from dnsd.contract import codes
 
 HEADER_LENGTH = 12
 _CLASSES = {1: "IN", 3: "CH", 4: "HS", 254: "NONE", 255: "ANY"}
-_ALGORITHMS = {
-    1: "RSAMD5", 3: "DSA", 5: "RSASHA1", 6: "DSA-NSEC3-SHA1", 7: "RSASHA1-NSEC3-SHA1", 8: "RSASHA256",
-    10: "RSASHA512", 12: "ECC-GOST", 13: "ECDSAP256SHA256", 14: "ECDSAP384SHA384", 15: "ED25519", 16: "ED448",
-}  # fmt: skip
-_DIGESTS = {1: "SHA-1", 2: "SHA-256", 3: "GOST R 34.11-94", 4: "SHA-384"}
 _SVCPARAMS = {
     0: "mandatory", 1: "alpn", 2: "no-default-alpn", 3: "port", 4: "ipv4hint", 5: "ech", 6: "ipv6hint", 7: "dohpath",
 }  # fmt: skip
@@ -219,10 +214,10 @@ class Reader:
         self.number(2, name, codes.qtype_name)
 
     def algorithm(self, name: str) -> None:
-        self.number(1, name, lambda v: f"{v} {_ALGORITHMS.get(v, 'unassigned')}")
+        self.number(1, name, lambda v: f"{v} {codes.ALGORITHM_NAMES.get(v, 'unassigned')}")
 
     def digest(self, name: str) -> None:
-        self.number(1, name, lambda v: f"{v} {_DIGESTS.get(v, 'unassigned')}")
+        self.number(1, name, lambda v: f"{v} {codes.DIGEST_NAMES.get(v, 'unassigned')}")
 
     def key_flags(self, name: str) -> None:
         words = ((0x0100, "zone key"), (0x0080, "revoked"), (0x0001, "SEP"))

@@ -1,4 +1,4 @@
-"""The verb `trace`: resolve a name from the root with sockets of its own, and draw each step.
+"""The verb `trace`: resolve a name from the root with sockets of its own, and show each step.
 
 Nothing of a running node is used, only its settings: root hints, address families, minimisation and the rest.
 """
@@ -13,24 +13,24 @@ import sys
 import time
 from collections.abc import Generator
 
-from dnsd import tracing
+from dnsd import tracing, tracing_svg
 from dnsd.contract import codes, names
 from dnsd.contract.settings import Settings
 from dnsd.contract.special import special_names
 from dnsd.resolve.forwarder import Ask, Outcome, Reply
-from dnsd.resolve.presentation import rrset_lines
-from dnsd.resolve.rrsets import Message, parse
 from dnsd.resolve.steps import Step
 from dnsd.serve.loop import Loop
 from dnsd.serve.recursion import resolver
 from dnsd.serve.upstream import Upstream
 
 _HELP = """\
-Resolve a name from the root down and draw each step: zone cut, server, referral, glue, answer.
+Resolve a name from the root down and draw each step: zone cut, server, time, referral, glue, answer, and what
+DNSSEC validation says of each zone and of the whole. As text, JSON, or a picture (SVG).
 
 examples:
   nexoraldns trace www.example.com
   nexoraldns trace example.com MX --json
+  nexoraldns trace example.com MX --format svg -o example.svg
   nexoraldns trace 192.0.2.7                 (an address: its PTR record)
   nexoraldns trace --config node.yaml www.lab AAAA
 
@@ -107,7 +107,8 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("name", metavar="NAME", help="a name, or an address for its PTR record")
     parser.add_argument("type", metavar="TYPE", nargs="?", help="the record type; A when left out")
     parser.add_argument("--json", action="store_true", help="the steps as JSON; the same as --format json")
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument("--format", choices=("text", "json", "svg"), default="text")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of to standard output")
     parser.add_argument("--config", metavar="FILE", help="settings of the node; NEXORALDNS_CONFIG is read otherwise")
     return parser
 
@@ -123,67 +124,36 @@ def main(argv: list[str] | None = None) -> int:
     except (InputError, ConfigError) as error:
         print(f"trace: {error}", file=sys.stderr)
         return 2
+    resolution = resolve(settings, sname, qtype)
+    shown = "json" if options.json else options.format
+    if shown == "json":
+        text = json.dumps(tracing.values(resolution), indent=2) + "\n"
+    elif shown == "svg":
+        text = tracing_svg.svg(resolution)
+    else:
+        colour = options.output is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        text = "\n".join(tracing.text(resolution, colour)) + "\n"
+    if options.output is not None:
+        try:
+            with open(options.output, "w", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            print(f"trace: {options.output}: cannot be written: {error.strerror}", file=sys.stderr)
+            return 2
+    else:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:  # `| head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0 if resolution.outcome.response is not None else 1
+
+
+def resolve(settings: Settings, sname: bytes, qtype: int) -> tracing.Resolution:
+    """Resolve a question with its way written down."""
     trace: list[Step] = []
     outcome, took_ms = run(settings, sname, qtype, trace)
-    message = parse(outcome.response) if outcome.response is not None else None
-    try:
-        if options.json or options.format == "json":
-            print(json.dumps(_values(sname, qtype, message, outcome, took_ms, trace), indent=2))
-        else:
-            colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-            for line in _text(sname, qtype, message, outcome, took_ms, trace, settings, colour):
-                print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0 if message is not None else 1
-
-
-def _values(
-    sname: bytes, qtype: int, message: Message | None, outcome: Outcome, took_ms: int, trace: list[Step]
-) -> dict[str, object]:
-    asks = [step for step in trace if step.kind == "ask"]
-    values: dict[str, object] = {
-        "name": names.to_text(sname),
-        "type": codes.qtype_name(qtype),
-        "rcode": codes.rcode_name(message.rcode) if message is not None else "SERVFAIL",
-        "ms": took_ms,
-        "asked": len(asks),
-        "answer": [tracing.rrset_values(rrset) for rrset in message.answer] if message is not None else [],
-        "authority": [tracing.rrset_values(rrset) for rrset in message.authority] if message is not None else [],
-        "steps": [tracing.step_values(step) for step in trace],
-    }
-    if message is None:
-        values["error"] = {"ede": outcome.ede, "meaning": codes.EDE_NAMES.get(outcome.ede, ""), "text": outcome.text}
-    return values
-
-
-def _text(
-    sname: bytes, qtype: int, message: Message | None, outcome: Outcome, took_ms: int, trace: list[Step],
-    settings: Settings, colour: bool,
-) -> list[str]:  # fmt: skip
-    def paint(style: str, text: str) -> str:
-        return f"\x1b[{style}m{text}\x1b[0m" if colour and text else text
-
-    lines = list(tracing.tree(trace, paint))
-    asks = [step for step in trace if step.kind == "ask"]
-    servers = len({step.server for step in asks})
-    lines.append("")
-    cost = f"{_plural(len(asks), 'question')} to {_plural(servers, 'server')} in {took_ms} ms"
-    if message is None:
-        lines.append(f"{paint('1;31', 'SERVFAIL')} {paint('2', cost)}")
-        lines.append(outcome.text)
-    else:
-        rcode = codes.rcode_name(message.rcode)
-        lines.append(f"{paint('1;32' if message.rcode == 0 else '1;33', rcode)} {paint('2', cost)}")
-        lines += [line for rrset in message.answer for line in rrset_lines(rrset)]
-        if not message.answer:
-            lines += [paint("2", line) for rrset in message.authority for line in rrset_lines(rrset)]
+    note = ""
     if settings.resolver.special_use and any(suffix in special_names() for suffix in names.suffixes(sname)):
-        lines.append("")
-        lines.append("This name is special (RFC 6303, RFC 6761): a node answers it at home and never asks the root.")
-    return lines
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
+        note = "This name is special (RFC 6303, RFC 6761): a node answers it at home and never asks the root."
+    return tracing.Resolution(sname, qtype, outcome, took_ms, tuple(trace), note)

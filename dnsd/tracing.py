@@ -1,133 +1,136 @@
-"""The steps of a resolution as a tree for people and as JSON values. Pure: `trace` asks and prints."""
+"""A resolution as text for a terminal and as JSON values. Pure; `trace` asks and prints."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from dnsd.contract import codes, names
 from dnsd.resolve import scrub, steps
-from dnsd.resolve.presentation import rdata_text, rrset_lines
-from dnsd.resolve.rrsets import RRset
+from dnsd.resolve.forwarder import Outcome
+from dnsd.resolve.presentation import rdata_text
+from dnsd.resolve.rrsets import Message, RRset, parse
 from dnsd.resolve.steps import Step
+from dnsd.tracing_tree import BAD, DIM, GOOD, INFO, STRONG, TONES, WARN, Line, Node, record_lines, tree
 
 Paint = Callable[[str, str], str]  # style (SGR), text
-
-_BOLD, _DIM, _GREEN, _BLUE, _RED, _YELLOW = "1", "2", "32", "36", "31", "33"
-_GOOD = frozenset((scrub.ANSWER, scrub.ALIAS))
-_OF_CHAINS = frozenset((codes.TYPE_DS, codes.QTYPES["DNSKEY"]))
-_SHOWN = 6  # records of one answer, servers of one referral
-_WORDS = {
-    "timeout": "no answer in time", "unreachable": "unreachable", "broken": "the connection broke",
-    scrub.NODATA: "no data of this type", scrub.NXDOMAIN: "there is no such name", scrub.LAME: "lame",
-    scrub.BROKEN: "of no use",
-}  # fmt: skip
+_SGR = {STRONG: "1", DIM: "2", GOOD: "32", INFO: "36", BAD: "31", WARN: "33"}
 
 
-@dataclasses.dataclass(slots=True)
-class _Node:
-    """A line of the tree with what hangs below it; `notes` stand under it without a branch of their own."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resolution:
+    """A question, the way to its answer, and how long it took; `note` is something to add for people."""
 
-    text: str
-    notes: list[str] = dataclasses.field(default_factory=list)
-    below: list[_Node] = dataclasses.field(default_factory=list)
-    zone: bytes | None = None
+    name: bytes
+    qtype: int
+    outcome: Outcome
+    took_ms: int
+    steps: tuple[Step, ...]
+    note: str = ""
 
+    @property
+    def message(self) -> Message | None:
+        """The answer; None when there is none."""
+        return parse(self.outcome.response) if self.outcome.response is not None else None
 
-def tree(trace: Iterable[Step], paint: Paint) -> Iterator[str]:
-    """The lines of the tree: a branch for each name looked for, in it a branch for each zone on the way down."""
-    roots: list[_Node] = []
-    open_names: dict[int, _Node] = {}  # by depth: the name that is looked for
-    path: dict[int, list[_Node]] = {}  # by depth: the zones down to where we are
-    for step in trace:
-        depth = step.depth
-        if step.kind == steps.LOOKUP:
-            node = _Node(_name(step, paint))
-            above = path.get(depth - 1) or ([open_names[depth - 1]] if depth and depth - 1 in open_names else [])
-            (above[-1].below if depth and above else roots).append(node)
-            open_names[depth], path[depth] = node, []
-            continue
-        if depth not in open_names or step.kind in (steps.RESULT, steps.ADDRESSES):
-            continue
-        if step.kind == steps.ASK:
-            zones = path[depth]
-            while zones and zones[-1].zone != step.zone and not names.is_below(step.zone, zones[-1].zone or names.ROOT):
-                zones.pop()
-            if not zones or zones[-1].zone != step.zone:
-                said = paint(_DIM, " the root") if step.zone == names.ROOT else ""
-                node = _Node(paint(_BOLD, names.to_text(step.zone)) + said, zone=step.zone)
-                (zones[-1].below if zones else open_names[depth].below).append(node)
-                zones.append(node)
-            zones[-1].below.append(_Node(_asked(step, paint), list(_came(step, paint))))
-        elif step.kind == steps.CACHED:
-            lines = _lines(step.rrsets)
-            open_names[depth].below.append(_Node(paint(_DIM, f"known already: {step.said}"), lines))
-        elif step.kind == steps.VALIDATED:
-            colour = {"secure": _GREEN, "bogus": _RED}.get(step.said, _YELLOW)
-            why = f": {step.text}" if step.text else ""
-            open_names[depth].below.append(_Node(f"DNSSEC: {paint(colour, step.said)}{why}"))
-        elif step.kind == steps.FAILED and depth:
-            open_names[depth].below.append(_Node(paint(_RED, f"cannot be resolved: {step.text}")))
-    for root in roots:
-        yield root.text
-        yield from _drawn(root, "", paint)
+    @property
+    def rcode(self) -> str:
+        """The answer's response code by name."""
+        message = self.message
+        return codes.rcode_name(message.rcode) if message is not None else "SERVFAIL"
+
+    @property
+    def asks(self) -> list[Step]:
+        """The questions that went out."""
+        return [step for step in self.steps if step.kind == steps.ASK]
+
+    @property
+    def verdict(self) -> Step | None:
+        """What validation said of the whole; None when nothing was validated."""
+        return next((step for step in reversed(self.steps) if step.kind == steps.VALIDATED), None)
+
+    @property
+    def cost(self) -> str:
+        """What it took, in words."""
+        servers = len({step.server for step in self.asks})
+        return f"{_plural(len(self.asks), 'question')} to {_plural(servers, 'server')} in {self.took_ms} ms"
 
 
-def _drawn(node: _Node, indent: str, paint: Paint) -> Iterator[str]:
-    bar = "│ " if node.below else "  "
-    for note in node.notes:
-        yield f"{paint(_DIM, indent + bar)} {note}"
-    for number, child in enumerate(node.below):
-        last = number == len(node.below) - 1
-        yield paint(_DIM, indent + ("└─ " if last else "├─ ")) + child.text
-        yield from _drawn(child, indent + ("   " if last else "│  "), paint)
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
-def _name(step: Step, paint: Paint) -> str:
-    text = f"{names.to_text(step.name)} {codes.qtype_name(step.qtype)}"
-    if step.said == scrub.ALIAS:
-        return f"{paint(_BOLD, text)} {paint(_DIM, 'where the alias leads')}"
-    if step.qtype in _OF_CHAINS:
-        return f"{paint(_BOLD, text)} {paint(_DIM, 'for the chain of trust')}" if step.depth else paint(_BOLD, text)
-    return f"{paint(_BOLD, text)} {paint(_DIM, 'the address of a name server')}" if step.depth else paint(_BOLD, text)
+# --- text -------------------------------------------------------------------------------------------------------------
 
 
-def _asked(step: Step, paint: Paint) -> str:
-    server = f"{names.to_text(step.server_name)} {step.server[0] if step.server else ''}"
-    over = " over TCP" if step.transport == "tcp" else ""
-    took = f"{max(step.rtt_ms, 0)} ms" if step.rtt_ms >= 1 else "under 1 ms" if step.rtt_ms == 0 else "…"
-    asked = f"{names.to_text(step.name)} {codes.qtype_name(step.qtype)}?"
-    return f"{asked} {paint(_DIM, f'{server}{over}')} {paint(_YELLOW, took)}"
+def text(resolution: Resolution, colour: bool) -> list[str]:
+    """The tree, then the answer and what it took."""
+
+    def paint(style: str, words: str) -> str:
+        return f"\x1b[{style}m{words}\x1b[0m" if colour and style and words else words
+
+    lines = list(drawn(resolution.steps, paint))
+    lines.append("")
+    message = resolution.message
+    if message is None:
+        lines.append(f"{paint('1;31', 'SERVFAIL')} {paint('2', resolution.cost)}")
+        lines.append(resolution.outcome.text)
+    else:
+        verdict = resolution.verdict
+        state = f" {paint(_SGR[TONES.get(verdict.said, WARN)], verdict.said)}" if verdict is not None else ""
+        tone = "1;32" if message.rcode == 0 else "1;33"
+        lines.append(f"{paint(tone, codes.rcode_name(message.rcode))}{state} {paint('2', resolution.cost)}")
+        lines += [line for rrset in message.answer for line in record_lines(rrset)]
+        if not message.answer:
+            lines += [paint("2", line) for rrset in message.authority for line in record_lines(rrset)]
+    if resolution.note:
+        lines += ["", resolution.note]
+    return lines
 
 
-def _came(step: Step, paint: Paint) -> Iterator[str]:
-    """What the server said, in words and records."""
-    if step.said == scrub.REFERRAL:
-        yield f"{paint(_BLUE, 'referral')} to {paint(_BOLD, names.to_text(step.cut))}"
-        glue = dict(step.glue)
-        for name in step.servers[:_SHOWN]:
-            addresses = " ".join(glue.get(name, ())) or "no glue"
-            yield f"   {names.to_text(name)} {paint(_DIM, addresses)}"
-        if len(step.servers) > _SHOWN:
-            yield paint(_DIM, f"   and {len(step.servers) - _SHOWN} more")
-        return
-    if step.said in _GOOD:
-        for line in _lines(step.rrsets):
-            yield paint(_GREEN, line)
-        return
-    words = _WORDS.get(step.said, step.said) + (f": {step.text}" if step.text else "")
-    yield paint(_YELLOW if step.said in (scrub.NODATA, scrub.NXDOMAIN) else _RED, words)
-    for line in _lines(step.rrsets):
-        yield paint(_DIM, line)
+def drawn(trace: Iterable[Step], paint: Paint) -> Iterator[str]:
+    """The lines of the tree, with branches."""
 
+    def words(line: Line) -> str:
+        return "".join(paint(_SGR.get(style, ""), part) for style, part in line)
 
-def _lines(rrsets: Sequence[RRset]) -> list[str]:
-    lines = [line for rrset in rrsets for line in rrset_lines(rrset)]
-    shown = [line if len(line) <= 100 else line[:97] + "…" for line in lines[:_SHOWN]]
-    return shown + ([f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else [])
+    def below(node: Node, indent: str) -> Iterator[str]:
+        bar = "│ " if node.below else "  "
+        for note in node.notes:
+            yield f"{paint('2', indent + bar)} {words(note)}"
+        for number, child in enumerate(node.below):
+            last = number == len(node.below) - 1
+            yield paint("2", indent + ("└─ " if last else "├─ ")) + words(child.line)
+            yield from below(child, indent + ("   " if last else "│  "))
+
+    for root in tree(trace):
+        yield words(root.line)
+        yield from below(root, "")
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def values(resolution: Resolution) -> dict[str, object]:
+    """The whole as JSON values."""
+    message = resolution.message
+    found: dict[str, object] = {
+        "name": names.to_text(resolution.name),
+        "type": codes.qtype_name(resolution.qtype),
+        "rcode": resolution.rcode,
+        "ms": resolution.took_ms,
+        "asked": len(resolution.asks),
+        "answer": [rrset_values(rrset) for rrset in message.answer] if message is not None else [],
+        "authority": [rrset_values(rrset) for rrset in message.authority] if message is not None else [],
+        "steps": [step_values(step) for step in resolution.steps],
+    }
+    if resolution.verdict is not None:
+        found["validation"] = resolution.verdict.said
+    if message is None:
+        outcome = resolution.outcome
+        meaning = codes.EDE_NAMES.get(outcome.ede, "")
+        found["error"] = {"ede": outcome.ede, "meaning": meaning, "text": outcome.text}
+    return found
 
 
 def step_values(step: Step) -> dict[str, object]:
@@ -146,6 +149,8 @@ def step_values(step: Step) -> dict[str, object]:
         values["said"] = step.said
     if step.text:
         values["text"] = step.text
+    if step.keys:
+        values["keys"] = list(step.keys)
     if step.said == scrub.REFERRAL:
         glue = dict(step.glue)
         values["cut"] = names.to_text(step.cut)

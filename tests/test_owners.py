@@ -12,8 +12,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # package → the paths that may import it (a folder ends in a slash).
 OWNERS = {
     "click": ["controller/cli/"],
+    "cryptography": ["controller/lab/signing.py"],
     "cython": ["controller/listscan.py", "dnsd/"],  # the modules that are also compiled
-    "dns": ["controller/records.py", "dnsd/resolve/signatures.py"],
+    "dns": ["controller/lab/signing.py", "controller/records.py", "dnsd/resolve/signatures.py"],
     "git": ["controller/source_git.py"],
     "gitdb": ["controller/source_git.py"],
     "idna": ["controller/domains.py"],

@@ -32,6 +32,7 @@ VERBS: dict[str, str] = {
     "controller": "Serve the controller half alone",
     "dnsd": "Serve the DNS half alone",
     "trace": "Resolve a name from the root and draw each step",
+    "lab": "A miniature Internet on loopback: resolve, break and mend delegations",
     "dissect": "Show a DNS packet byte by byte",
     "hook": "Install, remove or look at the DHCP clients' hooks",
     "doctor": "Check this machine: ports, rights, buffers, clock",

@@ -170,6 +170,13 @@ RCODES: dict[str, int] = {
 }  # fmt: skip
 _RCODE_NAMES = {number: name for name, number in RCODES.items()}
 
+# DNSSEC: algorithms of keys and signatures, digests of DS (IANA registries).
+ALGORITHM_NAMES: dict[int, str] = {
+    1: "RSAMD5", 3: "DSA", 5: "RSASHA1", 6: "DSA-NSEC3-SHA1", 7: "RSASHA1-NSEC3-SHA1", 8: "RSASHA256",
+    10: "RSASHA512", 12: "ECC-GOST", 13: "ECDSAP256SHA256", 14: "ECDSAP384SHA384", 15: "ED25519", 16: "ED448",
+}  # fmt: skip
+DIGEST_NAMES: dict[int, str] = {1: "SHA-1", 2: "SHA-256", 3: "GOST R 34.11-94", 4: "SHA-384"}
+
 EDE_NAMES: dict[int, str] = {
     0: "Other", 1: "Unsupported DNSKEY Algorithm", 2: "Unsupported DS Digest Type", 3: "Stale Answer",
     4: "Forged Answer", 5: "DNSSEC Indeterminate", 6: "DNSSEC Bogus", 7: "Signature Expired",

@@ -58,7 +58,10 @@ class Found:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Zone:
-    """What is known of a zone: its keys when it is SECURE, why not otherwise; until a second of the wall clock."""
+    """What is known of a zone: its keys when it is SECURE, why not otherwise; until a second of the wall clock.
+
+    `vouched`: the tags of those keys that its DS records, or the trust anchor, vouch for; `text` says which of the two.
+    """
 
     apex: bytes
     state: str
@@ -66,6 +69,7 @@ class Zone:
     until: int = 0
     ede: int = codes.EDE_NONE
     text: str = ""
+    vouched: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -160,6 +164,7 @@ class Chain:
         self.now = now
         self.work = Work()
         self.anchors = anchors
+        self.seen: dict[bytes, Zone] = {}  # the zones that were looked at, for those who want to see the way
         self._algorithms = anchors.algorithms
         self._memory = memory
         self._skew = skew
@@ -243,6 +248,7 @@ class Chain:
         """
         known = self._memory.zone(name, self.now)
         if known is not None:
+            self.seen[known.apex] = known
             return known
         anchor = self.anchors.nearest(name, self.now)
         if anchor is None or anchor.negative:
@@ -261,6 +267,7 @@ class Chain:
                 above = yield from self.enclosing(names.parent(name))
             zone = yield from self._below(above, name, found)
         self._memory.keep(name, zone)
+        self.seen[zone.apex] = zone
         return zone
 
     def enclosing(self, name: bytes) -> Trust:
@@ -284,6 +291,7 @@ class Chain:
             found = yield Need(child, TYPE_DS)
             zone = yield from self._below(zone, child, found)
             self._memory.keep(child, zone)
+            self.seen[zone.apex] = zone
         return zone
 
     def _unvalidated(self, name: bytes, anchor: Anchor | None) -> Zone:
@@ -298,7 +306,8 @@ class Chain:
                 text = f"the trust anchor of {names.to_text(anchor.zone)} {why}"
                 return Zone(anchor.zone, INSECURE, until=self.now + MEMORY_S, ede=ede, text=text)
         found = yield Need(anchor.zone, TYPE_DNSKEY)
-        return self._keys(anchor.zone, found, anchor.ds, anchor.keys, self.now + MEMORY_S)
+        zone = self._keys(anchor.zone, found, anchor.ds, anchor.keys, self.now + MEMORY_S)
+        return dataclasses.replace(zone, text="the trust anchor")
 
     def _below(self, above: Zone, name: bytes, found: Found) -> Trust:
         """What a zone's answer for DS says of a name in it or right below it."""
@@ -384,7 +393,8 @@ class Chain:
         signed = self.check(rrset, Zone(apex, SECURE, tuple(vouched)))
         if isinstance(signed, Flaw):
             raise Bogus(signed.ede, signed.text, *blame)
-        return Zone(apex, SECURE, good, min(until, self.now + min(rrset.ttl, signed.ttl, MEMORY_S)))
+        lasts = min(until, self.now + min(rrset.ttl, signed.ttl, MEMORY_S))
+        return Zone(apex, SECURE, good, lasts, text="its DS", vouched=tuple(key.tag for key in vouched))
 
 
 _TIMES = {

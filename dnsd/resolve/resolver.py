@@ -208,8 +208,19 @@ class _Question:
                 need = judging.send((yield from self._found(need.name, need.rtype)))
         except StopIteration as stop:
             verdict: Verdict = stop.value
+        if self.trace is not None:
+            self._note_trust(verdict)
         self.note(steps.VALIDATED, 0, sname, qtype, said=verdict.state, text=verdict.text)
         return verdict
+
+    def _note_trust(self, verdict: Verdict) -> None:
+        for zone in verdict.zones:
+            self.note(
+                steps.TRUST, 0, zone.apex, codes.TYPE_DS, said=zone.state, text=zone.text, keys=zone.vouched
+            )
+        if verdict.state == BOGUS and verdict.blame:
+            name, rtype = verdict.blame[0]
+            self.note(steps.TRUST, 0, name, rtype, said=verdict.state, text=verdict.text)
 
     def _found(self, name: bytes, rtype: int) -> Generator[Ask, Reply, Found]:
         """Look up a DS or DNSKEY for the validator; raises Spent."""

@@ -15,6 +15,7 @@ LOOKUP = "lookup"  # a name begins to be looked for; depth grows with each name 
 CACHED = "cached"
 ASK = "ask"
 ADDRESSES = "addresses"  # the address of a name server has to be found first
+TRUST = "trust"  # what validation found out about a zone: `said` as for VALIDATED, `keys` tags that are vouched for
 VALIDATED = "validated"  # `said` is secure, insecure, bogus or indeterminate
 RESULT = "result"
 FAILED = "failed"
@@ -43,3 +44,4 @@ class Step:
     servers: tuple[bytes, ...] = ()
     glue: tuple[tuple[bytes, tuple[str, ...]], ...] = ()
     rrsets: tuple[RRset, ...] = ()
+    keys: tuple[int, ...] = ()

@@ -39,6 +39,7 @@ class Verdict:
     """What the answer is worth, and why. `answer` and `authority` last no longer than their signatures.
 
     `ede` may tell of an insecure answer too (RFC 8914: 1, 2, 27). `blame`: what to forget when it is BOGUS.
+    `zones`: the zones whose trust was looked at, for those who want to see the way.
     """
 
     state: str
@@ -48,6 +49,7 @@ class Verdict:
     ede: int = codes.EDE_NONE
     text: str = ""
     blame: tuple[tuple[bytes, int], ...] = ()
+    zones: tuple[Zone, ...] = ()
 
     @property
     def secure(self) -> bool:
@@ -81,12 +83,15 @@ class Validator:
 
         `believed`: that nothing is behind the aliases is known by ourselves (a name kept at home), without proof.
         """
-        task = _Task(Chain(self.anchors, self.memory, now, self.skew_s))
+        chain = Chain(self.anchors, self.memory, now, self.skew_s)
+        task = _Task(chain)
         try:
-            return (yield from task.judge(sname, qtype, rcode, answer, authority, believed))
+            verdict = yield from task.judge(sname, qtype, rcode, answer, authority, believed)
+            return dataclasses.replace(verdict, zones=tuple(chain.seen.values()))
         except Bogus as bogus:
             blame = bogus.blame + tuple((rrset.owner, rrset.rtype) for rrset in answer) + task.asked
-            return Verdict(BOGUS, rcode, answer, authority, bogus.ede, bogus.text, blame)
+            zones = tuple(chain.seen.values())
+            return Verdict(BOGUS, rcode, answer, authority, bogus.ede, bogus.text, blame, zones)
 
 
 class _Task:

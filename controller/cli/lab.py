@@ -1,0 +1,434 @@
+"""`nexoraldns lab`: a miniature Internet on loopback to resolve in, to break and to mend; nothing goes out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import click
+
+from controller.cli import config_option, fail, with_packages
+
+FOLDER = os.path.join(".nexoraldns", "lab")
+_SERVED_S = 10.0
+_ANSWER_S = 15.0
+
+
+def folder_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--folder DIR`, as every verb of the lab has it."""
+    return click.option(
+        "--folder", metavar="DIR", type=click.Path(file_okay=False, path_type=pathlib.Path), callback=_folder,
+        help=f"Where the lab keeps its zones and keys; default: {FOLDER}, or `lab` in the state of --config.",
+    )(function)  # fmt: skip
+
+
+def _folder(ctx: click.Context, _: click.Parameter, given: pathlib.Path | None) -> pathlib.Path:
+    config = ctx.parent.params.get("config") if ctx.parent is not None else None
+    if given is not None or config is None:
+        return given or pathlib.Path(FOLDER)
+    from controller import node
+
+    try:
+        return pathlib.Path(node.read(config).state) / "lab"
+    except node.NodeError as error:
+        fail(str(error))
+
+
+@click.group("lab")
+@config_option
+def command(config: str | None) -> None:
+    """A miniature Internet on loopback: real root, TLD and leaf servers, signed zones, and some broken on purpose.
+
+    \b
+    nexoraldns lab up                        start it; Ctrl-C ends it
+    nexoraldns lab list                      what there is, and what is broken
+    nexoraldns lab trace www.farm.lab        from the root down, every step
+    nexoraldns lab trace www.lame.lab        a delegation that is broken
+    nexoraldns lab fix lame                  mend it, then trace it again
+    nexoraldns lab break circle              two aliases that lead to each other
+    nexoraldns lab zone farm.lab --edit      change a zone: what you save is signed and served
+    nexoraldns lab exec dig @127.53.0.53 www.farm.lab    any program, where the lab is
+
+    NSD and Knot serve it (apt-get install nsd knot; one of them is enough). With root it is on 127.53.0.0/24; without,
+    in a network namespace of its own, which these verbs enter. Nothing leaves the machine.
+
+    \b
+    Exit codes: 0 done, 1 a name could not be resolved, 2 it could not be done.
+    """
+
+
+# --- up ---------------------------------------------------------------------------------------------------------------
+
+
+@command.command("up")
+@click.option("--resolver/--no-resolver", default=True, help="Also run a node of ours that knows only this Internet.")
+@click.option("--fresh", is_flag=True, help="Begin anew: every zone as it was at first, everything broken again.")
+@folder_option
+def up(resolver: bool, fresh: bool, folder: pathlib.Path) -> None:
+    """Start the lab, in the foreground. What is edited in its zones is signed and served when it is saved.
+
+    \b
+    Example: nexoraldns lab up
+    Exit codes: 0 ended by Ctrl-C or SIGTERM, 2 it could not run.
+    """
+    from controller.lab import place, servers
+
+    folder = folder.absolute()
+    words = [sys.executable, "-m", "controller.cli", "lab", "up", "--folder", str(folder)]
+    words += [] if resolver else ["--no-resolver"]
+    words += ["--fresh"] if fresh else []
+    os.environ.update(with_packages(os.environ))
+    try:
+        servers.programs()
+        inside = place.settle(words)
+        claim = place.Claim(folder)
+    except (place.PlaceError, servers.ServersError, OSError) as error:
+        fail(f"lab: {error}")
+    try:
+        if fresh:
+            for part in ("zones", "served", "run", "state", "keys"):
+                shutil.rmtree(folder / part, ignore_errors=True)
+        asyncio.run(_up(folder, claim, inside, resolver))
+    except (place.PlaceError, servers.ServersError, OSError) as error:
+        fail(f"lab: {error}")
+    finally:
+        claim.release()
+
+
+async def _up(folder: pathlib.Path, claim: Any, inside: bool, resolver: bool) -> None:
+    from controller.lab import place
+    from controller.lab.laboratory import Laboratory
+    from controller.lab.zonefiles import ZoneError
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    before = claim.before()
+    laboratory = Laboratory(folder, place.base(before or place.BASE))
+    node: subprocess.Popen[bytes] | None = None
+    try:
+        try:
+            await laboratory.start(before)
+        except ZoneError as error:
+            fail(f"lab: {error}\n(`nexoraldns lab up --fresh` begins anew)")
+        if resolver:
+            node = _node(folder)
+        here = place.Place(os.getpid(), laboratory.base, inside)
+        claim.say(here)
+        served = node is not None and await _answers(folder, node)
+        _greet(folder, here, served)
+        following = asyncio.create_task(laboratory.follow(lambda text: click.echo(f"  · {text}")))
+        stopping = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (following, stopping):
+            task.cancel()
+        if following in done:
+            following.result()  # raises what ended it
+        click.echo("\n  the lab is closed; its zones stay in " + _short(folder / "zones"))
+    finally:
+        if node is not None and node.poll() is None:
+            node.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                node.communicate(timeout=8)
+        laboratory.end()
+
+
+def _node(folder: pathlib.Path) -> subprocess.Popen[bytes]:
+    """A node that knows no other Internet."""
+    rules = folder / "rules.d"
+    rules.mkdir(exist_ok=True)
+    if not (rules / "lab.yaml").exists():
+        text = "# The lab's node: everything from the lab's root down.\nversion: 1\nforward: {\".\": recurse}\n"
+        (rules / "lab.yaml").write_text(text, encoding="utf-8")
+    with open(folder / "run" / "resolver.log", "wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "controller.cli", "run", "--config", str(folder / "node.yaml")],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, start_new_session=True,
+        )  # fmt: skip
+
+
+async def _answers(folder: pathlib.Path, node: subprocess.Popen[bytes]) -> bool:
+    from controller import greeting
+    from controller import node as nodes
+
+    settings = nodes.read(str(folder / "node.yaml"))
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _ANSWER_S
+    while node.poll() is None and loop.time() < deadline:
+        if await greeting.answers(settings):
+            return True
+        await asyncio.sleep(0.1)
+    click.echo(f"lab: the resolver does not answer; see {_short(folder / 'run' / 'resolver.log')}", err=True)
+    return False
+
+
+def _greet(folder: pathlib.Path, here: Any, served: bool) -> None:
+    from controller.cli.status import screen
+
+    console = screen()
+    console.print(f"\n[bold]A miniature Internet is up[/] on {here.base}.0/24", highlight=False, end="")
+    console.print(" [dim]in a namespace of its own; Ctrl-C ends it[/]" if here.inside else " [dim]Ctrl-C ends it[/]")
+    _show(folder, console, here.base)
+    farm = _short(folder / "zones" / "farm.lab.zone")
+    more = "" if str(folder) == os.path.abspath(FOLDER) else f" --folder {_short(folder)}"
+    lab = "nexoraldns lab"
+    console.print("\n[bold]Three things to try[/] [dim]in another terminal[/]\n")
+    console.print(f"  1. [cyan]{lab} trace www.farm.lab{more}[/]   [dim]from the root down, signed all the way[/]")
+    console.print(f"  2. [cyan]{lab} trace www.lame.lab{more}[/]   [dim]then[/] [cyan]{lab} fix lame{more}[/] "
+                  "[dim]and trace it again[/]")  # fmt: skip
+    console.print(
+        f"  3. [cyan]{lab} zone farm.lab --edit{more}[/] [dim]add a record to {farm}, save, and ask for it[/]"
+    )
+    if served:
+        ask = f"dig @{here.base}.53 www.farm.lab +dnssec"
+        ask = f"{lab} exec{more} -- {ask}" if here.inside else ask
+        console.print(f"\n  A resolver of ours answers too: [cyan]{ask}[/]")
+    console.print()
+    sys.stdout.flush()
+
+
+# --- what there is ----------------------------------------------------------------------------------------------------
+
+
+@command.command("list")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@folder_option
+def list_(form: str, folder: pathlib.Path) -> None:
+    """Show the servers and zones, and what is broken.
+
+    \b
+    Example: nexoraldns lab list
+    Exit codes: 0 shown, 2 no lab has been here.
+    """
+    from controller.cli.status import screen
+    from controller.lab import place, world, zonefiles
+
+    here = place.find(folder)
+    if here is None and not (folder / "zones").is_dir():
+        _none(folder)
+    if form == "json":
+        click.echo(json.dumps({
+            "up": here is not None, "base": here.base if here else None,
+            "servers": [{"name": s.name, "address": f"{here.base}.{s.host}" if here else None, "zones": list(s.zones)}
+                        for s in world.SERVERS],
+            "cases": [{"case": c.name, "broken": zonefiles.state(folder, c), "name": c.ask[0], "type": c.ask[1],
+                       "zone": c.file, "sentence": c.sentence, "file": str(zonefiles.path(folder, c.file))}
+                      for c in world.CASES],
+        }, indent=2))  # fmt: skip
+        return
+    console = screen()
+    _show(folder, console, here.base if here else "")
+    if here is None:
+        console.print("\n[yellow]the lab is closed[/]; open it with [cyan]nexoraldns lab up[/]")
+
+
+def _show(folder: pathlib.Path, console: Any, base: str) -> None:
+    from rich.table import Table
+
+    from controller.lab import world, zonefiles
+
+    console.print()
+    for server in world.SERVERS:
+        zones = [("the root" if zone == "." else zone.rstrip(".")) for zone in server.zones]
+        shown = ", ".join(zones) if len(zones) < 4 else f"{len(zones)} zones that can be broken, below"
+        console.print(f"  {base + '.' if base else ''}{server.host:<4} [bold]{server.name:<7}[/] {shown}")
+    console.print()
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("  CASE", "NOW", "ASK FOR", "WHAT IS BROKEN"):
+        table.add_column(title, no_wrap=title != "WHAT IS BROKEN")
+    for case in world.CASES:
+        state = zonefiles.state(folder, case)
+        word = {True: "[red]broken[/]", False: "[green]mended[/]", None: "[dim]edited[/]"}[state]
+        table.add_row(f"  {case.name}", word, f"{case.ask[0]} {case.ask[1]}", case.sentence)
+    console.print(table)
+
+
+# --- breaking and mending ---------------------------------------------------------------------------------------------
+
+
+@command.command("break")
+@click.argument("cases", metavar="CASE...", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Break everything.")
+@folder_option
+def break_(cases: Sequence[str], every: bool, folder: pathlib.Path) -> None:
+    """Break something: its lines in the zone's text are written over, and served when this returns.
+
+    \b
+    Example: nexoraldns lab break bogus
+    Exit codes: 0 done, 2 it could not be done.
+    """
+    _turn(cases, every, True, folder)
+
+
+@command.command("fix")
+@click.argument("cases", metavar="CASE...", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Mend everything.")
+@folder_option
+def fix(cases: Sequence[str], every: bool, folder: pathlib.Path) -> None:
+    """Mend something that is broken.
+
+    \b
+    Example: nexoraldns lab fix lame
+    Exit codes: 0 done, 2 it could not be done.
+    """
+    _turn(cases, every, False, folder)
+
+
+def _turn(cases: Sequence[str], every: bool, broken: bool, folder: pathlib.Path) -> None:
+    import difflib
+
+    from controller.lab import place, world, zonefiles
+
+    verb = "break" if broken else "fix"
+    if not (folder / "zones").is_dir():
+        _none(folder)
+    if not cases and not every:
+        fail(f"lab: which case? For example `nexoraldns lab {verb} lame`; there are: {', '.join(world.BY_NAME)}")
+    for name in cases:
+        if name not in world.BY_NAME:
+            near = difflib.get_close_matches(name, world.BY_NAME, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(world.BY_NAME)}"
+            fail(f"lab: there is no case {name!r}; {hint}")
+    here = place.find(folder)
+    base = here.base if here else place.BASE
+    wanted = list(world.BY_NAME) if every else list(dict.fromkeys(cases))
+    changed: dict[str, str] = {}
+    before = _served(folder)
+    for name in wanted:
+        case = world.BY_NAME[name]
+        if zonefiles.state(folder, case) == broken:
+            click.echo(f"{name} is {'broken' if broken else 'mended'} already")
+            continue
+        try:
+            file = zonefiles.turn(folder, case, broken, base)
+        except (zonefiles.ZoneError, OSError) as error:
+            fail(f"lab: {error}")
+        changed[name] = case.file
+        click.echo(f"{name}: {case.sentence}" if broken else f"{name} is mended in {_short(file)}")
+    if here is None:
+        click.echo("the lab is closed: this will be served after `nexoraldns lab up`")
+    elif changed and not _wait(lambda: all(_served(folder).get(z) != before.get(z) for z in changed.values())):
+        fail("lab: written, but not served yet; `lab up` says in its terminal what is wrong with the zone")
+    for name in list(changed)[:3]:
+        case = world.BY_NAME[name]
+        click.echo(f"  see it: nexoraldns lab trace {' '.join(case.ask)}")
+
+
+def _served(folder: pathlib.Path) -> dict[str, str]:
+    try:
+        found = json.loads((folder / "served.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _wait(condition: Callable[[], bool]) -> bool:
+    tick = threading.Event()
+    for _ in range(int(_SERVED_S / 0.05)):
+        if condition():
+            return True
+        tick.wait(0.05)
+    return False
+
+
+# --- zones, traces, programs ------------------------------------------------------------------------------------------
+
+
+@command.command("zone")
+@click.argument("name", required=False)
+@click.option("--edit", is_flag=True, help="Open the zone's text in $EDITOR.")
+@click.option("--served", is_flag=True, help="Show the zone as it is served: signed, and broken where it is.")
+@click.option("--path", "only_path", is_flag=True, help="Print where the text is, and nothing else.")
+@folder_option
+def zone(name: str | None, edit: bool, served: bool, only_path: bool, folder: pathlib.Path) -> None:
+    """Show the text of a zone (or of the zone that a name is in), or edit it; without NAME, where each zone is.
+
+    \b
+    Example: nexoraldns lab zone farm.lab --edit
+             nexoraldns lab zone bogus.lab --served
+    Exit codes: 0 shown, 2 there is no lab.
+    """
+    from controller.lab import world, zonefiles
+
+    if not (folder / "zones").is_dir():
+        _none(folder)
+    if name is None:
+        for each in world.zones():
+            click.echo(f"{each:<16} {_short(zonefiles.path(folder, each))}")
+        return
+    found = world.zone_of(name)
+    if found == "." and name != ".":
+        fail(f"lab: no zone of the lab holds {name}; `nexoraldns lab zone` lists them")
+    place = folder / "served" / f"{found.strip('.') or 'root'}.zone" if served else zonefiles.path(folder, found)
+    if only_path:
+        click.echo(str(place))
+    elif edit and not served:
+        click.edit(filename=str(place))
+    else:
+        try:
+            click.echo(place.read_text(encoding="utf-8"), nl=False)
+        except OSError as error:
+            fail(f"lab: {place}: cannot be read: {error.strerror}")
+
+
+@command.command("trace", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})
+@click.argument("words", metavar="NAME [TYPE] [OPTIONS]", nargs=-1, required=True, type=click.UNPROCESSED)
+@folder_option
+def trace(words: Sequence[str], folder: pathlib.Path) -> None:
+    """Resolve a name from the lab's root down and show each step; options as of `nexoraldns trace`.
+
+    \b
+    Example: nexoraldns lab trace www.bogus.lab
+             nexoraldns lab trace far.shop TXT --format svg -o far.svg
+    Exit codes: 0 resolved, 1 could not be resolved, 2 could not run.
+    """
+    config = str((folder / "node.yaml").absolute())
+    _enter(folder, [sys.executable, "-m", "dnsd", "trace", *words, "--config", config])
+
+
+@command.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("words", metavar="PROGRAM [ARGUMENTS]", nargs=-1, required=True, type=click.UNPROCESSED)
+@folder_option
+def exec_(words: Sequence[str], folder: pathlib.Path) -> None:
+    """Run a program where the lab can be reached.
+
+    \b
+    Example: nexoraldns lab exec dig @127.53.0.2 farm.lab NS
+             nexoraldns lab exec bash
+    """
+    _enter(folder, list(words))
+
+
+def _enter(folder: pathlib.Path, words: list[str]) -> NoReturn:
+    from controller.lab import place
+
+    here = place.find(folder)
+    if here is None:
+        _none(folder)
+    whole = here.enter(words)
+    sys.stdout.flush()
+    try:
+        os.execvpe(whole[0], whole, with_packages(os.environ))  # noqa: S606
+    except OSError as error:
+        fail(f"lab: {whole[0]}: {error.strerror}")
+
+
+def _none(folder: pathlib.Path) -> NoReturn:
+    fail(f"no lab is up in {_short(folder)}; start one with `nexoraldns lab up` (in another terminal)")
+
+
+def _short(path: pathlib.Path) -> str:
+    """A path as people like it: relative when it is below where they are."""
+    near = os.path.relpath(path)
+    return near if not near.startswith("..") else str(path)
