@@ -29,6 +29,7 @@ VERBS: dict[str, str] = {
     "retry": "Ask the controller to try a refused revision again",
     "suspend": "Ask the controller to hold still",
     "resume": "Ask the controller to go on",
+    "cache": "Show what the workers remember for a name, or have them forget it",
     "controller": "Serve the controller half alone",
     "dnsd": "Serve the DNS half alone",
     "trace": "Resolve a name from the root and draw each step",

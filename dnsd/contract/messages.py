@@ -14,6 +14,7 @@ from typing import Any
 CHALLENGE, HELLO, WELCOME, ERROR, PING, PONG, BYE = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07
 PUBLISH, PROGRESS, RESULT = 0x10, 0x11, 0x12
 PREPARE, GET, DATA, READY, NACK, COMMIT, ACTIVE, ABORT, REPORT = 0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28
+CACHE, CACHE_OK = 0x29, 0x2A
 EVENT, EVENT_OK, COMMAND, COMMAND_OK = 0x30, 0x31, 0x32, 0x33
 WATCH, STATE = 0x40, 0x41
 
@@ -21,6 +22,7 @@ NAMES: dict[int, str] = {
     CHALLENGE: "CHALLENGE", HELLO: "HELLO", WELCOME: "WELCOME", ERROR: "ERROR", PING: "PING", PONG: "PONG", BYE: "BYE",
     PUBLISH: "PUBLISH", PROGRESS: "PROGRESS", RESULT: "RESULT", PREPARE: "PREPARE", GET: "GET", DATA: "DATA",
     READY: "READY", NACK: "NACK", COMMIT: "COMMIT", ACTIVE: "ACTIVE", ABORT: "ABORT", REPORT: "REPORT",
+    CACHE: "CACHE", CACHE_OK: "CACHE_OK",
     EVENT: "EVENT", EVENT_OK: "EVENT_OK", COMMAND: "COMMAND", COMMAND_OK: "COMMAND_OK", WATCH: "WATCH", STATE: "STATE",
 }  # fmt: skip
 
@@ -28,14 +30,14 @@ NAMES: dict[int, str] = {
 _ALWAYS = frozenset({PING, PONG, BYE, ERROR})
 FROM_ROLE: dict[str, frozenset[int]] = {
     "publisher": _ALWAYS | {PUBLISH, DATA},
-    "node": _ALWAYS | {GET, READY, NACK, ACTIVE, REPORT},
+    "node": _ALWAYS | {GET, READY, NACK, ACTIVE, REPORT, CACHE_OK},
     "hook": _ALWAYS | {EVENT},
     "observer": _ALWAYS | {WATCH},
     "operator": _ALWAYS | {COMMAND},
 }
 TO_ROLE: dict[str, frozenset[int]] = {
     "publisher": _ALWAYS | {GET, PROGRESS, RESULT},
-    "node": _ALWAYS | {PREPARE, DATA, COMMIT, ABORT, EVENT},
+    "node": _ALWAYS | {PREPARE, DATA, COMMIT, ABORT, EVENT, CACHE},
     "hook": _ALWAYS | {EVENT_OK},
     "observer": _ALWAYS | {STATE},
     "operator": _ALWAYS | {COMMAND_OK},
@@ -49,13 +51,15 @@ ANSWERS: dict[int, frozenset[int]] = {
     GET: frozenset({DATA, ERROR}),
     COMMIT: frozenset({ACTIVE, ERROR}),
     EVENT: frozenset({EVENT_OK, ERROR}),
+    CACHE: frozenset({CACHE_OK, ERROR}),
     COMMAND: frozenset({COMMAND_OK, ERROR}),
     WATCH: frozenset({STATE, ERROR}),
 }
 RESPONSES = frozenset().union(*ANSWERS.values())
 ONLY_RESPONSES = RESPONSES - {ERROR, STATE}
 
-VERBS: tuple[str, ...] = ("sync", "retry", "suspend", "resume")
+VERBS: tuple[str, ...] = ("sync", "retry", "suspend", "resume", "cache")
+CACHE_OPS: tuple[str, ...] = ("show", "flush")
 EVENT_KINDS: tuple[str, ...] = ("up", "change", "same", "down")
 LEASES: tuple[str, ...] = ("dhcp4", "dhcp6", "ra", "all")  # which of an interface's leases an EVENT is about
 STATES: tuple[str, ...] = ("active", "rejected", "superseded", "failed")
@@ -224,7 +228,10 @@ FIELDS: dict[int, dict[str, Check]] = {
             "lease?": _one_of(*LEASES), "old?": _addresses, "new?": _addresses, "dns?": _addresses,
             "search?": _domains, "refused?": _u53, "at?": _u53},
     EVENT_OK: {"coalesced": _bool},
-    COMMAND: {"verb": _one_of(*VERBS)},
+    CACHE: {"op": _one_of(*CACHE_OPS), "name": _text, "type": _text, "below": _bool},
+    CACHE_OK: {"workers": _objects},
+    COMMAND: {"verb": _one_of(*VERBS), "op?": _one_of(*CACHE_OPS), "name?": _text, "type?": _text, "below?": _bool,
+              "node?": _text},
     COMMAND_OK: {"verb": _one_of(*VERBS)},
     WATCH: {},
     STATE: {"state": _object},

@@ -30,6 +30,14 @@ STALE = 2147483647  # the age of what is served past its time
 FRESH, RIPE, OVERDUE, LAPSED = range(4)  # what `event` says
 
 
+def below_labels(name: bytes, size: int) -> bool:
+    """Whether the last `size` octets of a name begin at a label."""
+    at = 0
+    while at < len(name) - size:
+        at += 1 + name[at]
+    return at == len(name) - size
+
+
 class Cache:
     """A cache over `arena` (a writable buffer of at least 64 KiB); raises ValueError for a smaller one."""
 
@@ -324,6 +332,40 @@ class Cache:
                 self.drop(at)
                 return True
         return False
+
+    def entries(self, name: bytes, below: bool = False) -> list[int]:
+        """The words of the answers about a name (`below`: and about every name below it), expired or not."""
+        w = self.words
+        size: cython.uint = len(name)
+        wide: cython.int = 1 if below else 0
+        wanted: cython.const[cython.uchar][::1] = name
+        slot: cython.uint
+        at: cython.uint
+        length: cython.uint
+        base: cython.uint
+        k: cython.uint
+        found = []
+
+        for slot in range(16, self.log, 2):
+            at = w[slot + 1]
+            if at == 0:
+                continue
+            length = w[at + 2]
+            if length < size or (length > size and not wide):
+                continue
+            base = 4 * (at + 16) + length - size
+            k = 0
+            while k < size and self.arena[base + k] == wanted[k]:
+                k += 1
+            if k == size and (length == size or below_labels(bytes(self.arena[4 * (at + 16) : base + size]), size)):
+                found.append(at)
+        return found
+
+    def entry_at(self, at: int) -> tuple[bytes, int, int, int, int, int, int, int]:
+        """An answer's name, qtype, DO and CD bits, route, rcode (bit 16: AD), answers, when stored and when it expires."""
+        w = self.words
+        name = bytes(self.arena[4 * (at + 16) : 4 * (at + 16) + w[at + 2]])
+        return name, w[at + 3], w[at + 4], w[at + 5], w[at + 8], w[at + 9], w[at + 12], w[at + 13]
 
     def put(
         self,

@@ -8,7 +8,7 @@ may make us compute is bounded (KeyTrap, CVE-2023-50387 and 50868).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Final
 
 from dnsd.contract import codes, names
@@ -150,6 +150,30 @@ class Memory:
         if len(self._proved) >= _PROVED:
             self._proved.pop(next(iter(self._proved)))
         self._proved[what] = sig
+
+    def flush(self, matches: Callable[[bytes], bool]) -> int:
+        """Forget what is known of the zones of these names; returns how many that were."""
+        gone = [name for name in self._zones if matches(name)]
+        for name in gone:
+            del self._zones[name]
+        return len(gone)
+
+    def state(self, rrset: RRset, now: int) -> str:
+        """What validation has found of an RRset: secure or insecure; empty when it has not been looked at."""
+        for rdata in rrset.sigs:
+            sig = signatures.signature(rdata)
+            zone = self.zone(sig.signer, now) if sig is not None else None
+            if zone is not None and zone.state != SECURE:
+                return zone.state
+            identity = (rrset.owner, rrset.rtype, rrset.rdatas, rrset.sigs, zone.apex, zone.keys) if zone else ()
+            if zone is not None and identity in self._proved:
+                return SECURE
+        if not rrset.sigs:
+            for name in names.suffixes(rrset.owner):
+                known = self.zone(name, now)
+                if known is not None and known.state != SECURE:
+                    return known.state
+        return ""
 
     def forget(self) -> None:
         """Forget everything, for new anchors."""

@@ -48,6 +48,22 @@ class Delegation:
     ttl: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """One thing in the cache, for people. `kind`: rrset, nodata, nxdomain, delegation or failure; `rtype` 0 for a name.
+
+    `left_s`: how long it is still believed. `value` is what is held; of a failure its text.
+    """
+
+    kind: str
+    name: bytes
+    rtype: int
+    left_s: int
+    value: RRset | Denial | Delegation | str
+    rank: int = 0
+    signed: bool = False
+
+
 @dataclasses.dataclass(slots=True)
 class _Entry:
     stored: int
@@ -233,6 +249,23 @@ class RRCache:
             self._failures.pop((name, rtype), None)
 
     # --- all ------------------------------------------------------------------------------------------------------
+
+    def held(self, matches: Callable[[bytes], bool], now_ms: int) -> list[Held]:
+        """Everything about the names for which this is true, and is still believed."""
+        found = []
+        for (name, rtype), entry in self._entries.items():
+            if matches(name) and (left := self._left(entry)) > 0:
+                kind = "rrset" if isinstance(entry.value, RRset) else "nxdomain" if rtype == _NXDOMAIN else "nodata"
+                found.append(Held(kind, name, rtype, left, entry.value, entry.rank, entry.signed))
+        for zone, cut in self._delegations.items():
+            left = cut.ttl - max(0, self.now - cut.stored)
+            if matches(zone) and left > 0:
+                found.append(Held("delegation", zone, codes.TYPE_NS, left, cut))
+        for (name, rtype), failure in self._failures.items():
+            if matches(name) and now_ms < failure.until_ms:
+                left = (failure.until_ms - now_ms + 999) // 1000
+                found.append(Held("failure", name, rtype & 0xFFFF, left, failure.text))
+        return found
 
     def flush(self, matches: Callable[[bytes], bool]) -> int:
         """Forget everything about the names for which this is true; returns how many things that were."""

@@ -28,6 +28,7 @@ from dnsd.contract.table import Table, TableError
 from dnsd.serve import log as logs
 from dnsd.serve import telemetry
 from dnsd.serve.agent_addresses import MOST_OWN, Addresses, self_addresses
+from dnsd.serve.agent_caches import Caches
 from dnsd.serve.agent_facts import FactsKeeper
 from dnsd.serve.agent_leases import Leases
 from dnsd.serve.agent_link import Link, read_key
@@ -98,8 +99,10 @@ class Agent:
         self._unread = 0
         self._addresses = Addresses(self._on_addresses, self._queries, lambda: self._workers.running(), self._log)
         self._workers = Workers(
-            inherited.workers, self._shared, lambda: self._current, self._log, listening=self._addresses.listening
-        )
+            inherited.workers, self._shared, lambda: self._current, self._log, listening=self._addresses.listening,
+            cached=lambda slot, message: self._caches.hear(slot, message),  # noqa: PLW0108 (made below)
+        )  # fmt: skip
+        self._caches = Caches(self._workers)
         self._leases = Leases(os.path.join(settings.state, "node-leases.json"))
         self._own: frozenset[bytes] = frozenset()
 
@@ -275,7 +278,7 @@ class Agent:
         self._drop_prepared()
 
     def on_frame(self, frame: Frame) -> None:
-        """PREPARE, COMMIT, ABORT, EVENT."""
+        """PREPARE, COMMIT, ABORT, EVENT, CACHE."""
         if frame.type == messages.PREPARE:
             before = self._preparing
             self._drop_prepared()
@@ -286,6 +289,13 @@ class Agent:
             self._drop_prepared()
         elif frame.type == messages.EVENT:
             self._on_event(frame.message)
+        elif frame.type == messages.CACHE:
+            self._spawn(self._cache(frame))
+
+    async def _cache(self, frame: Frame) -> None:
+        rows = await self._caches.ask(frame.message)
+        with contextlib.suppress(FrameError):
+            self._link.answer(messages.CACHE_OK, frame.id, {"workers": rows})
 
     def _drop_prepared(self) -> None:
         if self._preparing is not None and not self._preparing.done():

@@ -97,6 +97,7 @@ class Workers:
         log: Any,
         kill: Callable[[int, int], None] = os.kill,
         listening: Callable[[int, int], None] = lambda slot, binding: None,
+        cached: Callable[[int, dict[str, Any]], None] = lambda slot, message: None,
     ) -> None:
         self._slots = [_Slot(number, sock) for number, sock in enumerate(sockets)]
         self._shared = shared
@@ -104,6 +105,7 @@ class Workers:
         self._log = log
         self._kill = kill
         self._listening = listening
+        self._cached = cached
         self._release: Loaded | None = None  # the one that `prepare` or `commit` waits for
         self._changed = asyncio.Event()
 
@@ -180,6 +182,8 @@ class Workers:
         elif op == "listening":
             if isinstance(message.get("binding"), int):
                 self._listening(slot.number, message["binding"])
+        elif op == "cached":
+            self._cached(slot.number, message)
         elif op == "ready":
             if release is not None and generation == release.local:
                 slot.digest = str(message.get("digest", ""))

@@ -200,6 +200,10 @@ class HotPath:
             self.marks[number] = found
         return found
 
+    def routes_by_mark(self) -> dict[int, str]:
+        """What stands for each route in the cache, and the route's name."""
+        return {self.mark(number): str(self.route(number).name) for number in range(1, len(self.marks))}
+
     # --- UDP ------------------------------------------------------------------------------------------------------
 
     def batch(self, fd: int) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 from dnsd.contract.settings import Settings
 from dnsd.contract.table import TableError
-from dnsd.serve import control
+from dnsd.serve import control, worker_cache
 from dnsd.serve.batch import load
 from dnsd.serve.control import ControlError, Mapped, TableFiles
 from dnsd.serve.flights import Flights
@@ -362,6 +362,9 @@ class Worker:
             return
         for unexpected in fds:
             os.close(unexpected)
+        if op == "cache":
+            self._say("cached", **worker_cache.told(self._hotpath, self._resolver, message, self._clock_ms()))
+            return
         if op == "drop" and isinstance(message.get("binding"), int):
             self._reading.drop(message["binding"], self._clock_ms())
         if op == "abort" and self._pending is not None and self._pending.generation == message.get("generation"):
