@@ -149,7 +149,8 @@ def _tell(answer: Mapping[str, Any], name: str) -> None:
 
 def _what(row: Mapping[str, Any]) -> str:
     if row["cache"] == "answers":
-        return f"{row['rcode']}, {_plural(row['records'], 'record')}"
+        stale = ", past its time" if row.get("stale") else ""
+        return f"{row['rcode']}, {_plural(row['records'], 'record')}{stale}"
     if row["kind"] == "rrset":
         shown = ", ".join(row["data"][:3])
         more = row["records"] - min(3, len(row["data"]))

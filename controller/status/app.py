@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import jinja2
@@ -23,16 +23,19 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controller.status import metrics, view
+from controller.status.way import Way, WayError, foreign, style_hash
 from controller.status.why import Why
 from dnsd.contract.settings import Settings
 
 _HERE = pathlib.Path(__file__).parent
 _LONGEST_INPUT = 300  # a domain name in presentation format with escapes is rarely longer; the page echoes it
 
+_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
 _HEADERS = (
-    (b"content-security-policy",
-     (b"default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
-      b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'")),
+    (b"content-security-policy", _POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -49,6 +52,8 @@ class State(Protocol):
 
 # (name, type, client) as typed by a person → the lines of `explain`; raises ValueError with a sentence.
 Explain = Callable[[str, str, str], str]
+# (name, type) as typed → the way as SVG; raises WayError.
+Trace = Callable[[str, str], Awaitable[str]]
 
 
 class _Guard:
@@ -113,11 +118,16 @@ def _source(settings: Settings | None) -> str:
     return f"{git.url} ({git.ref}, {git.path})" if git else settings.source.directory or "rules.d"
 
 
-def create(state: State, *, node_settings: Settings | None, explain: Explain | None = None) -> Starlette:
+def create(
+    state: State, *, node_settings: Settings | None, explain: Explain | None = None, trace: Trace | None = None
+) -> Starlette:
     """The application. `node_settings` is used for hints (where rules are, what to dig) and to find the live table.
 
-    `explain` answers /explain; the live table does when it is None.
+    `explain` answers /explain; the live table does when it is None. `trace` answers /trace; a program of ours does when
+    it is None, unless `status.trace` is false.
     """
+    if trace is None and node_settings is not None and node_settings.status.trace:
+        trace = Way(node_settings)
     if explain is None and node_settings is not None:
         explain = Why(node_settings)
     environment = jinja2.Environment(
@@ -127,7 +137,7 @@ def create(state: State, *, node_settings: Settings | None, explain: Explain | N
     environment.globals.update(
         source=_source(node_settings), dig=_dig(node_settings.listen if node_settings else ()),
         broker=node_settings.broker.listen if node_settings else "127.0.0.1:5338", can_explain=explain is not None,
-        is_git=bool(node_settings and node_settings.source.git),
+        is_git=bool(node_settings and node_settings.source.git), can_trace=trace is not None,
     )  # fmt: skip
     render_metrics = metrics.exposition(state.snapshot)
 
@@ -158,6 +168,35 @@ def create(state: State, *, node_settings: Settings | None, explain: Explain | N
         response.status_code = 400 if fault and explain else 200
         return response
 
+    async def traced(request: Request) -> tuple[dict[str, str], str, str, int]:
+        """What was asked, the picture or what is wrong, and HTTP's status."""
+        query = {key: request.query_params.get(key, "").strip()[:_LONGEST_INPUT] for key in ("name", "type")}
+        if trace is None:
+            return query, "", "traces are switched off here (`status.trace`); use `nexoraldns trace`", 403
+        if not query["name"] or request.method != "GET":
+            return query, "", "", 200
+        if foreign(request.headers):
+            return query, "", "another site's page asked for this; press Trace if you want it", 403
+        try:
+            return query, await trace(query["name"], query["type"] or "A"), "", 200
+        except WayError as error:
+            return query, "", str(error), error.status
+
+    async def way(request: Request) -> Response:
+        query, picture, fault, code = await traced(request)
+        response = render("trace.html", query=query, picture=picture, fault=fault)
+        response.status_code = code
+        if picture:
+            response.headers["content-security-policy"] = _POLICY.replace("'self'", f"'self' {style_hash(picture)}", 1)
+        return response
+
+    async def picture_alone(request: Request) -> Response:
+        _, picture, fault, code = await traced(request)
+        if not picture:
+            return PlainTextResponse(f"{fault or 'which name? /trace.svg?name=www.example.com'}\n", status_code=code)
+        policy = f"default-src 'none'; style-src {style_hash(picture)}; frame-ancestors 'none'"
+        return Response(picture, media_type="image/svg+xml", headers={"content-security-policy": policy})
+
     async def status(_: Request) -> Response:
         return JSONResponse(dict(state.snapshot()))
 
@@ -177,7 +216,8 @@ def create(state: State, *, node_settings: Settings | None, explain: Explain | N
 
     return Starlette(
         routes=[
-            Route("/", page), Route("/live", live), Route("/explain", explained), Route("/api/v1/status", status),
+            Route("/", page), Route("/live", live), Route("/explain", explained), Route("/trace", way),
+            Route("/trace.svg", picture_alone), Route("/api/v1/status", status),
             Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", prometheus),
             Mount("/static", _Static(directory=_HERE / "static"), name="static"),
         ],

@@ -63,9 +63,10 @@ class BrokerSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StatusSettings:
-    """Where the status page listens."""
+    """Where the status page listens, and whether a name may be traced from it."""
 
     listen: str
+    trace: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "broker.keys": values_of.text_of,
     "user": lambda value: None if value is None or value == "null" else values_of.text_of(value),
     "status.listen": values_of.endpoint,
+    "status.trace": values_of.truth,
     "state": values_of.text_of,
     "allow": values_of.networks,
     "resolver.root_hints": values_of.hints,
@@ -304,7 +306,7 @@ def _assemble(values: dict[str, Any], base: str) -> Settings:
             keys=path(values["broker.keys"]) if "broker.keys" in values else os.path.join(state, "broker.keys"),
         ),
         user=values.get("user"),
-        status=StatusSettings(values.get("status.listen", "127.0.0.1:8053")),
+        status=StatusSettings(values.get("status.listen", "127.0.0.1:8053"), values.get("status.trace", True)),
         state=state,
         allow=values.get("allow", PRIVATE),
         resolver=ResolverSettings(**resolver),

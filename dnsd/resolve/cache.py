@@ -350,7 +350,7 @@ class Cache:
             at = w[slot + 1]
             if at == 0:
                 continue
-            length = w[at + 2]
+            length = w[at + 2] & 255
             if length < size or (length > size and not wide):
                 continue
             base = 4 * (at + 16) + length - size
@@ -362,10 +362,12 @@ class Cache:
         return found
 
     def entry_at(self, at: int) -> tuple[bytes, int, int, int, int, int, int, int]:
-        """An answer's name, qtype, DO and CD bits, route, rcode (bit 16: AD), answers, when stored and when it expires."""
+        """An answer's name, qtype, DO and CD bits, route, rcode (bit 16: AD), answers, when it expires, and for how many
+        seconds before that it was past its time already.
+        """
         w = self.words
-        name = bytes(self.arena[4 * (at + 16) : 4 * (at + 16) + w[at + 2]])
-        return name, w[at + 3], w[at + 4], w[at + 5], w[at + 8], w[at + 9], w[at + 12], w[at + 13]
+        name = bytes(self.arena[4 * (at + 16) : 4 * (at + 16) + (w[at + 2] & 255)])
+        return name, w[at + 3], w[at + 4], w[at + 5], w[at + 8], w[at + 9], w[at + 13], (w[at + 2] >> 8) & 8388607
 
     def put(
         self,

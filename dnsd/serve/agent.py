@@ -100,7 +100,7 @@ class Agent:
         self._addresses = Addresses(self._on_addresses, self._queries, lambda: self._workers.running(), self._log)
         self._workers = Workers(
             inherited.workers, self._shared, lambda: self._current, self._log, listening=self._addresses.listening,
-            cached=lambda slot, message: self._caches.hear(slot, message),  # noqa: PLW0108 (made below)
+            cached=self._cached,
         )  # fmt: skip
         self._caches = Caches(self._workers)
         self._leases = Leases(os.path.join(settings.state, "node-leases.json"))
@@ -291,6 +291,9 @@ class Agent:
             self._on_event(frame.message)
         elif frame.type == messages.CACHE:
             self._spawn(self._cache(frame))
+
+    def _cached(self, slot: int, message: dict[str, Any]) -> None:
+        self._caches.hear(slot, message)
 
     async def _cache(self, frame: Frame) -> None:
         rows = await self._caches.ask(frame.message)

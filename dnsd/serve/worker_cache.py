@@ -88,12 +88,13 @@ def _answers(hotpath: Any, name: bytes, qtype: int | None, below: bool) -> list[
     now = hotpath.wall_ms // 1000
     rows = []
     for at in cache.entries(name, below):
-        owner, rtype, bits, mark, rcode, answers, _, expires = cache.entry_at(at)
+        owner, rtype, bits, mark, rcode, answers, expires, over = cache.entry_at(at)
         if expires > now and qtype in (None, rtype):
             rows.append({
                 "cache": "answers", "name": names.to_text(owner), "type": codes.qtype_name(rtype),
                 "ttl": expires - now, "rcode": codes.rcode_name(rcode & 0xFFFF), "records": answers,
                 "route": routes.get(mark, ""), "do": bool(bits & 1), "cd": bool(bits & 2), "ad": bool(rcode >> 16 & 1),
+                "stale": over > 0,
             })  # fmt: skip
     return rows
 
