@@ -1,6 +1,7 @@
 cimport cython
 from dnsd.contract.codes cimport *
 from dnsd.contract.layout cimport *
+from dnsd.contract.octets cimport copy
 from dnsd.contract.query cimport Query
 from dnsd.contract.table cimport Table
 from dnsd.contract.factsview cimport FactsView
@@ -23,6 +24,7 @@ cdef class Responder:
     cdef unsigned int ede_info
     cdef const unsigned char[::1] ede_text
     cdef int ede_text_length
+    cdef const unsigned char[::1] made_soa
 
     cpdef int size_limit(self, Query q) except? -1
     cpdef int write(self, Table t, Query q, Verdict v, int base, int limit) except? -1

@@ -60,11 +60,14 @@ if not cython.compiled:
         ZONE_SOA_OFFSET,
         ZONE_WORDS,
     )
+    from dnsd.contract.octets import copy
     from dnsd.contract.query import Query
     from dnsd.contract.table import Table
     from dnsd.contract.verdict import Verdict
 
 _NO_ROUTE = b"no forward entry covers this name"
+# RNAME (the root), serial, refresh, retry and expire of the SOA that is made for a name that policy denies.
+_MADE_SOA = b"".join((b"\x00", *(number.to_bytes(4, "big") for number in (1, 3600, 600, 86400))))
 _NOT_ALLOWED = b"this client is not in the node's allow setting"
 
 
@@ -85,6 +88,7 @@ class Responder:
         self.ede_info = 0
         self.ede_text = memoryview(b"\x00")
         self.ede_text_length = 0
+        self.made_soa = memoryview(_MADE_SOA)
         self.set_revision(revision)
 
     def set_revision(self, revision: bytes) -> None:
@@ -100,27 +104,25 @@ class Responder:
 
     def u16(self, value: cython.uint) -> cython.int:
         """Append 16 bits."""
-        self.out[self.at] = (value >> 8) & 255
-        self.out[self.at + 1] = value & 255
-        self.at += 2
+        at: cython.int = self.at
+        self.out[at] = (value >> 8) & 255
+        self.out[at + 1] = value & 255
+        self.at = at + 2
         return 0
 
     def u32(self, value: cython.uint) -> cython.int:
         """Append 32 bits."""
-        self.u16((value >> 16) & 65535)
-        return self.u16(value & 65535)
+        at: cython.int = self.at
+        self.out[at] = (value >> 24) & 255
+        self.out[at + 1] = (value >> 16) & 255
+        self.out[at + 2] = (value >> 8) & 255
+        self.out[at + 3] = value & 255
+        self.at = at + 4
+        return 0
 
     def copy(self, data: cython.const[cython.uchar][::1], first: cython.int, length: cython.int) -> cython.int:
-        """Append octets of a buffer: both ranges are checked once, then copied without looking at each octet again."""
-        out = self.out
-        at: cython.int = self.at
-        k: cython.int
-        if first < 0 or length < 0 or first + length > data.shape[0] or at + length > out.shape[0]:
-            raise IndexError
-        with cython.boundscheck(False):
-            for k in range(length):
-                out[at + k] = data[first + k]
-        self.at = at + length
+        """Append octets of a buffer."""
+        self.at = copy(self.out, self.at, data, first, length)
         return 0
 
     def owner(self, q: Query, label: cython.int) -> cython.int:
@@ -133,10 +135,7 @@ class Responder:
 
     def begin(self, q: Query, base: cython.int, limit: cython.int) -> cython.int:
         """Leave room for the header and echo the question."""
-        n: cython.int
-        k: cython.int
-        buf = q.buf
-        out = self.out
+        n: cython.int = 0
 
         self.base = base
         self.end = base + limit
@@ -145,12 +144,9 @@ class Responder:
         self.ede = EDE_NONE
         self.ede_info = 0
         self.ede_text_length = 0
-        n = 12
         if q.question_end:
-            n = q.question_end - q.base
-        for k in range(12, n):
-            out[base + k] = buf[q.base + k]
-        self.at = base + n
+            n = q.question_end - q.base - 12
+        self.at = copy(self.out, base + 12, q.buf, q.base + 12, n)
         return 0
 
     def decided_by(self, t: Table, v: Verdict) -> cython.int:
@@ -169,7 +165,6 @@ class Responder:
         self, t: Table | None, q: Query, aa: cython.int, answers: cython.int, authorities: cython.int, additionals: cython.int
     ) -> cython.int:
         """Write OPT and header; returns the response's length."""
-        out = self.out
         base: cython.int = self.base
         length: cython.int
         text: cython.uint = 0
@@ -182,14 +177,14 @@ class Responder:
             if q.question_end:
                 self.at = base + q.question_end - q.base
         if q.edns:
-            out[self.at] = 0
+            self.out[self.at] = 0
             self.at += 1
             self.u16(TYPE_OPT)
             self.u16(self.edns_size)
-            out[self.at] = rcode >> 4
-            out[self.at + 1] = 0
-            out[self.at + 2] = 128 if q.do else 0
-            out[self.at + 3] = 0
+            self.out[self.at] = rcode >> 4
+            self.out[self.at + 1] = 0
+            self.out[self.at + 2] = 128 if q.do else 0
+            self.out[self.at + 3] = 0
             self.at += 4
             length = 0
             if self.ede != EDE_NONE:
@@ -213,26 +208,26 @@ class Responder:
                 self.u16(self.ede)
                 if self.ede_info:
                     self.copy(t.policy, text, size)
-                    out[self.at] = 32
+                    self.out[self.at] = 32
                     self.at += 1
                     self.copy(self.revision, 0, self.revision_length)
                 else:
                     self.copy(self.ede_text, 0, self.ede_text_length)
             additionals += 1
-        out[base] = q.buf[q.base]
-        out[base + 1] = q.buf[q.base + 1]
+        self.out[base] = q.buf[q.base]
+        self.out[base + 1] = q.buf[q.base + 1]
         # QR, opcode and RD as asked, AA, TC.
-        out[base + 2] = 128 | ((q.flags >> 8) & 121) | (4 if aa else 0) | (2 if self.truncated else 0)
+        self.out[base + 2] = 128 | ((q.flags >> 8) & 121) | (4 if aa else 0) | (2 if self.truncated else 0)
         # RA; AD when everything was validated here; CD as asked (RFC 4035, section 3.2.2).
-        out[base + 3] = 128 | (32 if self.authentic else 0) | (q.flags & 16) | (rcode & 15)
-        out[base + 4] = 0
-        out[base + 5] = 1 if q.question_end else 0
-        out[base + 6] = answers >> 8
-        out[base + 7] = answers & 255
-        out[base + 8] = authorities >> 8
-        out[base + 9] = authorities & 255
-        out[base + 10] = additionals >> 8
-        out[base + 11] = additionals & 255
+        self.out[base + 3] = 128 | (32 if self.authentic else 0) | (q.flags & 16) | (rcode & 15)
+        self.out[base + 4] = 0
+        self.out[base + 5] = 1 if q.question_end else 0
+        self.out[base + 6] = answers >> 8
+        self.out[base + 7] = answers & 255
+        self.out[base + 8] = authorities >> 8
+        self.out[base + 9] = authorities & 255
+        self.out[base + 10] = additionals >> 8
+        self.out[base + 11] = additionals & 255
         return self.at - base
 
     def soa(self, t: Table, q: Query, v: Verdict) -> cython.int:
@@ -254,17 +249,11 @@ class Responder:
             return 0
         # A made one for a name that policy denies: MNAME is the owner itself, RNAME the root (no mailbox).
         self.owner(q, v.label)
-        self.u16(TYPE_SOA)
-        self.u16(CLASS_IN)
+        self.u32((TYPE_SOA << 16) | CLASS_IN)
         self.u32(v.ttl)
         self.u16(22 if v.label >= q.labels else 23)
         self.owner(q, v.label)
-        self.out[self.at] = 0
-        self.at += 1
-        self.u32(1)
-        self.u32(3600)
-        self.u32(600)
-        self.u32(86400)
+        self.copy(self.made_soa, 0, 17)
         self.u32(v.ttl)
         return 1
 
@@ -433,7 +422,6 @@ class Responder:
         answer is past its time, and gets TTL 30 and an Extended DNS Error (RFC 8767, section 4). When `v` has an entry (an alias), its CNAMEs
         come first and the pointers are moved to where the names stand now.
         """
-        out = self.out
         start: cython.int
         k: cython.int
         at: cython.int
@@ -467,15 +455,15 @@ class Responder:
         self.copy(data, body, length)
         for k in range(ttl_count):
             at = start + self.get_u16(data, ttls + 2 * k)
-            ttl = out[at]
-            ttl = (ttl << 24) | (out[at + 1] << 16) | (out[at + 2] << 8) | out[at + 3]
+            ttl = self.out[at]
+            ttl = (ttl << 24) | (self.out[at + 1] << 16) | (self.out[at + 2] << 8) | self.out[at + 3]
             ttl = ttl - age if ttl > age else 0
             if age == 2147483647:
                 ttl = 30
-            out[at] = (ttl >> 24) & 255
-            out[at + 1] = (ttl >> 16) & 255
-            out[at + 2] = (ttl >> 8) & 255
-            out[at + 3] = ttl & 255
+            self.out[at] = (ttl >> 24) & 255
+            self.out[at + 1] = (ttl >> 16) & 255
+            self.out[at + 2] = (ttl >> 8) & 255
+            self.out[at + 3] = ttl & 255
         if v.entry:
             # The last CNAME's rdata is the target's name, written out: it ends where the records begin.
             target_at = start - base - (question - 4)

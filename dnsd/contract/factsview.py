@@ -98,7 +98,6 @@ class FactsView:
 
     def may_ask(self, q: Query) -> cython.int:
         """Whether the client's address is among those that this node answers."""
-        c = q.client
         lo: cython.int = 0
         hi: cython.int
         mid: cython.int
@@ -107,9 +106,9 @@ class FactsView:
         before: cython.int
         a: cython.uint
 
-        if q.client_words[0] == 0 and c[8] == 0 and c[9] == 0 and c[10] == 255 and c[11] == 255:
-            a = c[12]
-            a = (a << 24) | (c[13] << 16) | (c[14] << 8) | c[15]
+        if q.client_words[0] == 0 and q.client[8] == 0 and q.client[9] == 0 and q.client[10] == 255 and q.client[11] == 255:
+            a = q.client[12]
+            a = (a << 24) | (q.client[13] << 16) | (q.client[14] << 8) | q.client[15]
             hi = self.v4_count
             while lo < hi:
                 mid = (lo + hi) // 2
@@ -126,8 +125,8 @@ class FactsView:
             at = self.v6 + 32 * mid
             before = 1
             for k in range(16):
-                if self.data[at + k] != c[k]:
-                    before = 1 if self.data[at + k] < c[k] else 0
+                if self.data[at + k] != q.client[k]:
+                    before = 1 if self.data[at + k] < q.client[k] else 0
                     break
             if before:
                 lo = mid + 1
@@ -137,6 +136,6 @@ class FactsView:
             return 0
         at = self.v6 + 32 * (lo - 1) + 16
         for k in range(16):
-            if self.data[at + k] != c[k]:
-                return 1 if c[k] < self.data[at + k] else 0
+            if self.data[at + k] != q.client[k]:
+                return 1 if q.client[k] < self.data[at + k] else 0
         return 1

@@ -1,6 +1,7 @@
 cimport cython
 
 from dnsd.contract.codes cimport *
+from dnsd.contract.octets cimport fold
 
 @cython.final
 cdef class Query:
@@ -34,3 +35,4 @@ cdef class Query:
     cdef int skip_name(self, int at, int end) except? -1
     cdef int read_additional(self, int at, int end) except? -1
     cpdef int hash(self) except? -1
+    cdef int hash_with(self, unsigned int seed, unsigned int[::1] hashes) except? -1

@@ -21,6 +21,7 @@ if not cython.compiled:
         OPCODE_QUERY,
         TYPE_OPT,
     )
+    from dnsd.contract.octets import fold
 
 MAX_LABELS = 128
 
@@ -67,12 +68,10 @@ class Query:
 
         RFC 1035, section 4.1; RFC 6891, section 6.1 (one OPT at most, owner root, version 0).
         """
-        buf = self.buf
-        i: cython.int
+        at: cython.int = base + 12
         n: cython.int
-        c: cython.int
-        out: cython.int
-        counts: cython.int
+        labels: cython.int = 0
+        flags: cython.int
         end: cython.int = base + length
 
         self.base = base
@@ -93,60 +92,45 @@ class Query:
             self.flags = 0
             self.fault = ACTION_DROP
             return ACTION_DROP
-        self.flags = (buf[base + 2] << 8) | buf[base + 3]
-        if self.flags & 0x8000:
+        flags = (self.buf[base + 2] << 8) | self.buf[base + 3]
+        self.flags = flags
+        if flags & 0x8000:
             self.fault = ACTION_DROP
             return ACTION_DROP
-        self.opcode = (self.flags >> 11) & 15
+        self.opcode = (flags >> 11) & 15
         if self.opcode != OPCODE_QUERY:
             self.fault = ACTION_NOTIMP
             return ACTION_NOTIMP
-        if buf[base + 4] != 0 or buf[base + 5] != 1:
-            self.fault = ACTION_FORMERR
+        self.fault = ACTION_FORMERR
+        if self.buf[base + 4] != 0 or self.buf[base + 5] != 1:
             return ACTION_FORMERR
 
-        i = base + 12
-        out = 0
         while True:
-            if i >= end:
-                self.labels = 0
-                self.fault = ACTION_FORMERR
+            if at >= end:
                 return ACTION_FORMERR
-            n = buf[i]
+            n = self.buf[at]
             if n == 0:
                 break
             # A question is the first name in the packet: there is nothing that it could point to.
-            if n > 63 or i + n >= end or out + n + 2 > 255:
-                self.labels = 0
-                self.fault = ACTION_FORMERR
+            if n > 63 or at + n >= end or at - base + n > 265:
                 return ACTION_FORMERR
-            self.label[self.labels] = out
-            self.labels += 1
-            self.name[out] = n
-            out += 1
-            i += 1
-            while n > 0:
-                c = buf[i]
-                if 65 <= c <= 90:
-                    c += 32
-                self.name[out] = c
-                out += 1
-                i += 1
-                n -= 1
-        self.label[self.labels] = out
-        self.name[out] = 0
-        self.name_length = out + 1
-        i += 1
-        if i + 4 > end:
-            self.labels = 0
-            self.fault = ACTION_FORMERR
+            self.label[labels] = at - base - 12
+            labels += 1
+            at += n + 1
+        n = at - base - 12
+        self.label[labels] = n
+        at += 1
+        if at + 4 > end:
             return ACTION_FORMERR
-        self.qtype = (buf[i] << 8) | buf[i + 1]
-        self.qclass = (buf[i + 2] << 8) | buf[i + 3]
-        self.question_end = i + 4
-        counts = buf[base + 6] | buf[base + 7] | buf[base + 8] | buf[base + 9] | buf[base + 10] | buf[base + 11]
-        if counts:
-            return self.read_additional(i + 4, end)
+        self.labels = labels
+        self.name_length = fold(self.name, self.buf, base + 12, n + 1)
+        self.qtype = (self.buf[at] << 8) | self.buf[at + 1]
+        self.qclass = (self.buf[at + 2] << 8) | self.buf[at + 3]
+        self.question_end = at + 4
+        n = self.buf[base + 6] | self.buf[base + 7] | self.buf[base + 8] | self.buf[base + 9]
+        if n | self.buf[base + 10] | self.buf[base + 11]:
+            return self.read_additional(at + 4, end)
+        self.fault = ACTION_NONE
         return ACTION_NONE
 
     def skip_name(self, at: cython.int, end: cython.int) -> cython.int:
@@ -165,7 +149,6 @@ class Query:
 
     def read_additional(self, at: cython.int, end: cython.int) -> cython.int:
         """Walk over what follows the question, in search of the OPT record; returns `fault`."""
-        buf = self.buf
         k: cython.int
         start: cython.int
         rtype: cython.int
@@ -174,9 +157,9 @@ class Query:
         total: cython.int
 
         before = (
-            (buf[self.base + 6] << 8) + buf[self.base + 7] + (buf[self.base + 8] << 8) + buf[self.base + 9]
+            (self.buf[self.base + 6] << 8) + self.buf[self.base + 7] + (self.buf[self.base + 8] << 8) + self.buf[self.base + 9]
         )
-        total = before + (buf[self.base + 10] << 8) + buf[self.base + 11]
+        total = before + (self.buf[self.base + 10] << 8) + self.buf[self.base + 11]
         self.fault = ACTION_FORMERR
         # The loop ends with the packet at the latest: each record takes at least 11 octets of it.
         for k in range(total):
@@ -184,19 +167,19 @@ class Query:
             at = self.skip_name(at, end)
             if at == 0 or at + 10 > end:
                 return ACTION_FORMERR
-            rtype = (buf[at] << 8) | buf[at + 1]
-            rdlength = (buf[at + 8] << 8) | buf[at + 9]
+            rtype = (self.buf[at] << 8) | self.buf[at + 1]
+            rdlength = (self.buf[at + 8] << 8) | self.buf[at + 9]
             if at + 10 + rdlength > end:
                 return ACTION_FORMERR
             if rtype == TYPE_OPT:
-                if k < before or self.edns or buf[start] != 0:
+                if k < before or self.edns or self.buf[start] != 0:
                     return ACTION_FORMERR
                 self.edns = 1
-                self.udp_size = (buf[at + 2] << 8) | buf[at + 3]
+                self.udp_size = (self.buf[at + 2] << 8) | self.buf[at + 3]
                 if self.udp_size < 512:
                     self.udp_size = 512
-                self.edns_version = buf[at + 5]
-                self.do = (buf[at + 6] >> 7) & 1
+                self.edns_version = self.buf[at + 5]
+                self.do = (self.buf[at + 6] >> 7) & 1
                 self.options = at + 10
                 self.options_length = rdlength
             at += 10 + rdlength
@@ -210,7 +193,17 @@ class Query:
 
         The same function places names in the indexes (`index.suffix_hash`); a test holds them together.
         """
-        name = self.name
+        i: cython.int
+
+        self.hash_with(self.seed_policy, self.hash_policy)
+        if self.seed_names != self.seed_policy:
+            return self.hash_with(self.seed_names, self.hash_names)
+        for i in range(self.labels + 1):
+            self.hash_names[i] = self.hash_policy[i]
+        return 0
+
+    def hash_with(self, seed: cython.uint, hashes: cython.uint[::1]) -> cython.int:
+        """Hash every suffix with one seed into `hashes`; returns 0."""
         mask: cython.ulonglong = 4294967295
         prime: cython.ulonglong = 16777619
         basis: cython.ulonglong = 2166136261
@@ -218,40 +211,26 @@ class Query:
         mix1: cython.ulonglong = 2246822507
         h: cython.ulonglong
         m: cython.ulonglong
-        i: cython.int
+        i: cython.int = self.labels
         k: cython.int
-        n: cython.int
         at: cython.int
+        end: cython.int = self.label[i]
 
-        i = self.labels
-        h = basis ^ ((spread * self.seed_policy) & mask)
+        if end > 255:
+            raise IndexError
+        h = basis ^ ((spread * seed) & mask)
         while True:
             m = ((h ^ (h >> 16)) * mix1) & mask
-            self.hash_policy[i] = cython.cast(cython.uint, m ^ (m >> 13))
+            hashes[i] = cython.cast(cython.uint, m ^ (m >> 13))
             if i == 0:
-                break
+                return 0
             i -= 1
             at = self.label[i]
-            n = name[at] + 1
-            for k in range(n):
-                h = ((h ^ name[at + k]) * prime) & mask
-        if self.seed_names == self.seed_policy:
-            for i in range(self.labels + 1):
-                self.hash_names[i] = self.hash_policy[i]
-            return 0
-        i = self.labels
-        h = basis ^ ((spread * self.seed_names) & mask)
-        while True:
-            m = ((h ^ (h >> 16)) * mix1) & mask
-            self.hash_names[i] = cython.cast(cython.uint, m ^ (m >> 13))
-            if i == 0:
-                break
-            i -= 1
-            at = self.label[i]
-            n = name[at] + 1
-            for k in range(n):
-                h = ((h ^ name[at + k]) * prime) & mask
-        return 0
+            # Inside of `name`, which has 256 octets: every label begins before `end`.
+            with cython.boundscheck(False):
+                for k in range(at, end):
+                    h = ((h ^ self.name[k]) * prime) & mask
+            end = at
 
 
 def question(qname: bytes, qtype: int, client: bytes, *, edns: bool = True, qclass: int = 1) -> Query:

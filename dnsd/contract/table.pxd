@@ -1,6 +1,7 @@
 cimport cython
 from dnsd.contract.codes cimport *
 from dnsd.contract.layout cimport *
+from dnsd.contract.octets cimport equal
 from dnsd.contract.query cimport Query
 
 @cython.final

@@ -61,6 +61,7 @@ if not cython.compiled:
         SECTION_ZONES,
         ZONE_INFO_WORDS,
     )
+    from dnsd.contract.octets import equal
     from dnsd.contract.query import Query
 
 from dnsd.contract.layout import MAGIC_NAMES, MAGIC_POLICY
@@ -208,7 +209,6 @@ class Table:
         ref: cython.uint
         slot: cython.uint = h & self.index_mask
         name: cython.uint
-        k: cython.int
         start: cython.int
         n: cython.int
         run: cython.uint = 0
@@ -223,10 +223,7 @@ class Table:
             if self.words[at] == h:
                 name = self.node_names + self.words[self.nodes + (ref - 1) * NODE_WORDS + NODE_NAME]
                 # Equal octets up to the final zero are equal labels, since lengths are among the octets.
-                k = 0
-                while k < n and self.policy[name + k] == q.name[start + k]:
-                    k += 1
-                if k == n:
+                if equal(self.policy, name, q.name, start, n):
                     return cython.cast(cython.int, ref - 1)
             slot = (slot + 1) & self.index_mask
             run += 1
@@ -239,7 +236,6 @@ class Table:
         ref: cython.uint
         slot: cython.uint = h & self.names_mask
         record: cython.uint
-        k: cython.int
         start: cython.int
         n: cython.int
         run: cython.uint = 0
@@ -253,10 +249,7 @@ class Table:
                 return -1
             if self.name_words[at] == h:
                 record = self.names_records + (ref - 1) * 4
-                k = 0
-                while k < n and self.names[record + 4 + k] == q.name[start + k]:
-                    k += 1
-                if k == n:
+                if equal(self.names, record + 4, q.name, start, n):
                     return cython.cast(cython.int, self.name_words[record // 4])
             slot = (slot + 1) & self.names_mask
             run += 1
@@ -278,9 +271,8 @@ class Table:
 
     def be32(self, q: Query, at: cython.int) -> cython.uint:
         """Four octets of the client's address as a number."""
-        c = q.client
-        high: cython.uint = c[at]
-        return (high << 24) | (c[at + 1] << 16) | (c[at + 2] << 8) | c[at + 3]
+        high: cython.uint = q.client[at]
+        return (high << 24) | (q.client[at + 1] << 16) | (q.client[at + 2] << 8) | q.client[at + 3]
 
     def class_of(self, q: Query) -> cython.int:
         """The client class of the asker's address: the last interval that begins at or before it."""

@@ -1,6 +1,6 @@
 cimport cython
 from dnsd.contract.codes cimport *
-from dnsd.contract.query cimport Query
+from dnsd.contract.octets cimport copy, equal
 
 @cython.final
 cdef class Cache:
@@ -40,4 +40,3 @@ cdef class Cache:
     cdef int stamp(self, unsigned int first, unsigned int second) except? -1
     cpdef int drop(self, unsigned int at) except? -1
     cpdef int put(self, const unsigned char[::1] name, int name_length, unsigned int h, int qtype, int bits, int route, const unsigned char[::1] data, int body, int length, int question, int rcode, int answers, int authorities, int additionals, int ttls, int ttl_count, int pointers, int pointer_count, unsigned int now, unsigned int ttl) except? -1
-    cdef int fill(self, int to, const unsigned char[::1] data, int first, int length) except? -1

@@ -18,7 +18,7 @@ import struct
 import cython
 
 if not cython.compiled:
-    from dnsd.contract.query import Query
+    from dnsd.contract.octets import copy, equal
 
 from dnsd.resolve.message import Response
 
@@ -122,18 +122,13 @@ class Cache:
         route: cython.int,
     ) -> cython.int:
         """Whether the entry at word `at` has exactly this key."""
-        k: cython.int
-        base: cython.uint
-        w = self.words
-        if w[at + 2] & 255 != cython.cast(cython.uint, name_length) or w[at + 3] != cython.cast(cython.uint, qtype):
+        if self.words[at + 2] & 255 != cython.cast(cython.uint, name_length):
             return 0
-        if w[at + 4] != cython.cast(cython.uint, bits) or w[at + 5] != cython.cast(cython.uint, route):
+        if self.words[at + 3] != cython.cast(cython.uint, qtype):
             return 0
-        base = 4 * (at + 16)
-        for k in range(name_length):
-            if self.arena[base + k] != name[k]:
-                return 0
-        return 1
+        if self.words[at + 4] != cython.cast(cython.uint, bits) or self.words[at + 5] != cython.cast(cython.uint, route):
+            return 0
+        return equal(self.arena, 4 * (at + 16), name, 0, name_length)
 
     def find(
         self,
@@ -156,24 +151,23 @@ class Cache:
         k: cython.uint
         at: cython.uint
         lives: cython.uint
-        w = self.words
 
         self.event = 0
         for k in range(4):
-            at = w[slot + 2 * k + 1]
-            if at == 0 or w[slot + 2 * k] != mixed:
+            at = self.words[slot + 2 * k + 1]
+            if at == 0 or self.words[slot + 2 * k] != mixed:
                 continue
             if not self.same(at, name, name_length, qtype, bits, route):
                 continue
-            if now >= w[at + 13]:
+            if now >= self.words[at + 13]:
                 self.event = 3
                 return 0
             # Stored times are clamped to now when the wall clock stepped back.
-            self.age = now - w[at + 12] if now > w[at + 12] else 0
-            lives = w[at + 13] - w[at + 12]
-            if w[at + 13] - now <= lives // 10 and lives >= 10 and w[at + 2] >> 8 == 0:
+            self.age = now - self.words[at + 12] if now > self.words[at + 12] else 0
+            lives = self.words[at + 13] - self.words[at + 12]
+            if self.words[at + 13] - now <= lives // 10 and lives >= 10 and self.words[at + 2] >> 8 == 0:
                 self.event = 1
-            elif (w[at + 2] >> 8) & 8388607:
+            elif (self.words[at + 2] >> 8) & 8388607:
                 self.event = 2
                 self.age = 2147483647
             self.take(at, name_length)
@@ -182,17 +176,15 @@ class Cache:
 
     def take(self, at: cython.uint, name_length: cython.int) -> cython.int:
         """Say where the parts of the entry at word `at` stand."""
-        w = self.words
-
         self.entry = at
-        self.question = w[at + 6]
-        self.length = w[at + 7]
-        self.rcode = w[at + 8]
-        self.answers = w[at + 9]
-        self.authorities = w[at + 10] & 65535
-        self.additionals = w[at + 10] >> 16
-        self.ttl_count = w[at + 11] & 65535
-        self.pointer_count = w[at + 11] >> 16
+        self.question = self.words[at + 6]
+        self.length = self.words[at + 7]
+        self.rcode = self.words[at + 8]
+        self.answers = self.words[at + 9]
+        self.authorities = self.words[at + 10] & 65535
+        self.additionals = self.words[at + 10] >> 16
+        self.ttl_count = self.words[at + 11] & 65535
+        self.pointer_count = self.words[at + 11] >> 16
         self.ttls = 4 * (at + 16) + name_length
         self.pointers = self.ttls + 2 * self.ttl_count
         self.body = self.pointers + 2 * self.pointer_count
@@ -430,30 +422,13 @@ class Cache:
         w[at + 13] = now + ttl
         w[at + 14] = 0
         w[at + 15] = 0
-        to = 4 * (cython.cast(cython.int, at) + 16)
-        self.fill(to, name, 0, name_length)
-        to += name_length
-        self.fill(to, data, ttls, 2 * ttl_count)
-        to += 2 * ttl_count
-        self.fill(to, data, pointers, 2 * pointer_count)
-        to += 2 * pointer_count
-        self.fill(to, data, body, length)
+        to = copy(self.arena, 4 * (cython.cast(cython.int, at) + 16), name, 0, name_length)
+        to = copy(self.arena, to, data, ttls, 2 * ttl_count)
+        to = copy(self.arena, to, data, pointers, 2 * pointer_count)
+        copy(self.arena, to, data, body, length)
         w[5] = 0
         self.stored += 1
         return cython.cast(cython.int, at)
-
-    def fill(
-        self, to: cython.int, data: cython.const[cython.uchar][::1], first: cython.int, length: cython.int
-    ) -> cython.int:
-        """Copy octets into the arena; both ranges are checked once."""
-        arena = self.arena
-        k: cython.int
-        if first < 0 or length < 0 or first + length > data.shape[0] or to < 0 or to + length > arena.shape[0]:
-            raise IndexError
-        with cython.boundscheck(False):
-            for k in range(length):
-                arena[to + k] = data[first + k]
-        return 0
 
     def store(
         self, name: bytes, h: int, qtype: int, bits: int, route: int, response: Response, now: int, ttl: int

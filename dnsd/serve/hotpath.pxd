@@ -1,5 +1,6 @@
 cimport cython
 from dnsd.contract.codes cimport *
+from dnsd.contract.octets cimport copy
 from dnsd.contract.query cimport Query
 from dnsd.contract.table cimport Table
 from dnsd.contract.factsview cimport FactsView

@@ -55,6 +55,7 @@ if not cython.compiled:
         TYPE_TXT,
     )
     from dnsd.contract.factsview import FactsView
+    from dnsd.contract.octets import copy
     from dnsd.contract.query import Query
     from dnsd.contract.review import Reviewer
     from dnsd.contract.table import Table
@@ -425,47 +426,38 @@ class HotPath:
         """Leave a decision in the ring; the oldest is overwritten, readers see by the sequence that they missed it."""
         v: Verdict = self.v
         seq: cython.ulonglong
-        at: cython.int
         w: cython.int
-        k: cython.int
-        n: cython.int
         word: cython.ulonglong
         high: cython.ulonglong
-        ring = self.ring
-        words = self.ring_words
-        name = q.name
 
         if self.ring_records == 0:
             return 0
-        seq = words[0]
+        seq = self.ring_words[0]
         w = 8 + cython.cast(cython.int, seq % cython.cast(cython.ulonglong, self.ring_records)) * 40
-        words[w] = 0
-        words[w + 1] = self.wall_ms
-        words[w + 2] = q.client_words[0]
-        words[w + 3] = q.client_words[1]
+        self.ring_words[w] = 0
+        self.ring_words[w + 1] = self.wall_ms
+        self.ring_words[w + 2] = q.client_words[0]
+        self.ring_words[w + 3] = q.client_words[1]
         word = q.qtype | (v.stage << 16)
         high = v.action
         word |= high << 24
         high = rcode
         word |= high << 32
         high = tcp | (cached << 8)
-        words[w + 4] = word | (high << 48)
+        self.ring_words[w + 4] = word | (high << 48)
         word = v.rule + 1
         high = v.listed + 1
-        words[w + 5] = word | (high << 32)
+        self.ring_words[w + 5] = word | (high << 32)
         word = 0
         if self.table is not None:
             word = self.table.where_of(v.rule, v.guard, v.owner, v.zone)
         high = latency_us
-        words[w + 6] = word | (high << 32)
-        words[w + 7] = self.generation
-        n = q.name_length
-        at = 8 * w + 64
-        ring[at] = n
-        for k in range(n):
-            ring[at + 1 + k] = name[k]
-        words[w] = seq + 1
-        words[0] = seq + 1
+        self.ring_words[w + 6] = word | (high << 32)
+        self.ring_words[w + 7] = self.generation
+        self.ring[8 * w + 64] = q.name_length
+        copy(self.ring, 8 * w + 65, q.name, 0, q.name_length)
+        self.ring_words[w] = seq + 1
+        self.ring_words[0] = seq + 1
         return 0
 
     # --- off the hot path -----------------------------------------------------------------------------------------
