@@ -36,6 +36,7 @@ cdef class Cache:
     cpdef int renewing(self) except? -1
     cdef int same(self, unsigned int at, const unsigned char[::1] name, int name_length, int qtype, int bits, int route) except? -1
     cpdef int reserve(self, unsigned int h, unsigned int size) except? -1
+    cdef int grow(self) except? -1
     cdef int passed(self, unsigned int first, unsigned int second) except? -1
     cdef int stamp(self, unsigned int first, unsigned int second) except? -1
     cpdef int drop(self, unsigned int at) except? -1

@@ -28,6 +28,7 @@ ENTRY_WORDS = 16
 _WAYS = 4
 STALE = 2147483647  # the age of what is served past its time
 FRESH, RIPE, OVERDUE, LAPSED = range(4)  # what `event` says
+_FIRST = 256  # buckets in use at the beginning
 
 
 def below_labels(name: bytes, size: int) -> bool:
@@ -51,7 +52,7 @@ class Cache:
         # An eighth of the arena indexes the rest: 32 bytes a bucket of four answers of about 256 bytes.
         buckets = 1 << max(8, (len(view) // 256).bit_length() - 1)
         self.buckets = buckets
-        self.mask = buckets - 1
+        self.mask = _FIRST - 1
         self.log = HEAD_WORDS + buckets * 2 * _WAYS
         self.end = len(words)
         self.stored = 0
@@ -74,13 +75,18 @@ class Cache:
             self.clear()
 
     def clear(self) -> None:
-        """Forget everything. Head: magic, size, write place, oldest entry, end of the previous round."""
+        """Forget everything.
+
+        Head: magic, size, write place, oldest entry, end of the previous round, torn, buckets in use, answers in them.
+        """
         for i in range(HEAD_WORDS + self.buckets * 2 * _WAYS):
             self.words[i] = 0
+        self.mask = _FIRST - 1
         self.words[1] = self.end
         self.words[2] = self.log
         self.words[3] = self.log
         self.words[4] = self.log
+        self.words[6] = _FIRST
         self.words[0] = MAGIC
 
     def adopt(self) -> bool:
@@ -90,6 +96,10 @@ class Cache:
             return False
         if not all(self.log <= words[i] <= self.end for i in (2, 3, 4)):
             return False
+        used = words[6]
+        if used & (used - 1) or not _FIRST <= used <= self.buckets:
+            return False
+        self.mask = used - 1
         for i in range(HEAD_WORDS, self.log, 2):
             at = words[i + 1]
             if at and not (self.log <= at and at + ENTRY_WORDS <= self.end and words[at + 1] == words[i]):
@@ -261,7 +271,28 @@ class Cache:
             if w[slot + 2 * k + 1] == at:
                 w[slot + 2 * k + 1] = 0
                 w[slot + 2 * k] = 0
+                w[7] -= 1
                 return 1
+        return 0
+
+    def grow(self) -> cython.int:
+        """Use twice as many buckets: what is in one of them stays there or goes to its new twin."""
+        w = self.words
+        count: cython.uint = self.mask + 1
+        i: cython.uint
+        k: cython.uint
+        slot: cython.uint
+
+        for i in range(count):
+            slot = 16 + i * 8
+            for k in range(4):
+                if w[slot + 2 * k + 1] and w[slot + 2 * k] & count:
+                    w[slot + 8 * count + 2 * k] = w[slot + 2 * k]
+                    w[slot + 8 * count + 2 * k + 1] = w[slot + 2 * k + 1]
+                    w[slot + 2 * k] = 0
+                    w[slot + 2 * k + 1] = 0
+        self.mask = 2 * count - 1
+        w[6] = 2 * count
         return 0
 
     def reserve(self, h: cython.uint, size: cython.uint) -> cython.int:
@@ -300,6 +331,15 @@ class Cache:
         w[2] = at + size
         w[3] = oldest
         slot = 16 + (h & self.mask) * 8
+        # Few buckets while there are few answers: the processor's own caches hold them then.
+        while (
+            4 * w[7] > self.mask
+            and self.mask + 1 < cython.cast(cython.uint, self.buckets)
+            and w[slot + 1] and w[slot + 3] and w[slot + 5] and w[slot + 7]
+        ):  # fmt: skip
+            self.grow()
+            slot = 16 + (h & self.mask) * 8
+        w[7] += 1
         best = 0
         for k in range(4):
             if w[slot + 2 * k + 1] == 0:
@@ -310,6 +350,9 @@ class Cache:
             if age >= best:
                 best = age
                 pick = k
+        else:
+            w[7] -= 1  # one for another
+            self.evicted += 1
         w[slot + 2 * pick] = h
         w[slot + 2 * pick + 1] = at
         return cython.cast(cython.int, at)
@@ -320,7 +363,7 @@ class Cache:
         slot = HEAD_WORDS + (mixed & self.mask) * 2 * _WAYS
         for k in range(_WAYS):
             at = self.words[slot + 2 * k + 1]
-            if at and self.words[slot + 2 * k] == mixed and self.same(at, name, len(name), qtype, bits, route):
+            if at and self.words[slot + 2 * k] == mixed and self.same(at, memoryview(name), len(name), qtype, bits, route):
                 self.drop(at)
                 return True
         return False

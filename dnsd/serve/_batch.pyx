@@ -44,6 +44,7 @@ cdef extern from *:
     #include <sys/epoll.h>
     #include <netinet/in.h>
     #include <string.h>
+    #include <time.h>
     static void plain_pktinfo(struct msghdr *m) {
         /* Answer from the address that was asked. The interface is left to routing, except for link-local IPv6. */
         struct cmsghdr *c = CMSG_FIRSTHDR(m);
@@ -74,6 +75,12 @@ cdef extern from *:
     }
     static int recv_batch(int fd, struct mmsghdr *v, int n) { return recvmmsg(fd, v, n, MSG_DONTWAIT, NULL); }
     static int poll_events(int epoll, struct epoll_event *v, int n) { return epoll_wait(epoll, v, n, 0); }
+    static int wait_events(int epoll, struct epoll_event *v, int n, int ms) { return epoll_wait(epoll, v, n, ms); }
+    static unsigned long long clock_ms(int which) {
+        struct timespec t;
+        clock_gettime(which, &t);
+        return (unsigned long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    }
     static int watch_edges(int epoll, int fd, unsigned int slot) {
         struct epoll_event e; memset(&e, 0, sizeof e);
         e.events = EPOLLIN | EPOLLET; e.data.u64 = slot;
@@ -90,6 +97,10 @@ cdef extern from *:
     struct epoll_event:
         unsigned int events
     int poll_events(int epoll, epoll_event *v, int n) nogil
+    int wait_events(int epoll, epoll_event *v, int n, int ms) nogil
+    unsigned long long clock_ms(int which) nogil
+    int CLOCK_MONOTONIC
+    int CLOCK_REALTIME
     int watch_edges(int epoll, int fd, unsigned int slot) nogil
     unsigned int slot_of(const epoll_event *e) nogil
     void plain_pktinfo(msghdr *m) nogil
@@ -100,6 +111,7 @@ cdef extern from *:
     void store_release(unsigned long long *p, unsigned long long v) nogil
 
 cdef enum:
+    KINDS = 65536
     SIZE = 64
     IN_STRIDE = 2112
     OUT_STRIDE = 1344
@@ -476,3 +488,58 @@ cdef class Lines:
             if r < room:
                 self._at += 1
         return n
+
+
+cdef class Poll:
+    """What is ready on an epoll descriptor: after `wait`, `fds` and `events` by number; `times` is the clock then.
+
+    `times[0]` is monotonic, `times[1]` wall clock, both in milliseconds. `kind` is what `mark` has said of a descriptor.
+    """
+
+    cdef public object fds
+    cdef public object events
+    cdef public object kinds
+    cdef public object times
+    cdef int[::1] _fds
+    cdef int[::1] _ready
+    cdef int[::1] _kinds
+    cdef unsigned long long[::1] _times
+    cdef unsigned char _kind[KINDS]
+    cdef epoll_event _events[SIZE]
+    cdef int _epoll
+
+    def __init__(self, int epoll):
+        self._epoll = epoll
+        self.fds = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.events = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.kinds = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.times = memoryview(bytearray(16)).cast("Q")
+        self._fds, self._ready, self._kinds, self._times = self.fds, self.events, self.kinds, self.times
+        memset(self._kind, 0, sizeof(self._kind))
+
+    def mark(self, int fd, int kind):
+        """Say what kind a descriptor is (0 to 255); one that is too high to be told apart stays 0."""
+        if 0 <= fd < KINDS:
+            self._kind[fd] = kind
+
+    def wait(self, int ms):
+        """Wait for at most `ms` milliseconds (-1: for ever); returns how many descriptors are ready, 0 for a signal."""
+        cdef int i, n, fd
+        with nogil:
+            n = wait_events(self._epoll, self._events, SIZE, ms)
+        if n < 0:
+            if errno != EINTR:
+                raise OSError(errno, "epoll_wait")
+            n = 0
+        for i in range(n):
+            fd = <int>slot_of(&self._events[i])
+            self._fds[i] = fd
+            self._ready[i] = <int>self._events[i].events
+            self._kinds[i] = self._kind[fd] if 0 <= fd < KINDS else 0
+        self.now()
+        return n
+
+    cpdef now(self):
+        """Read the clocks."""
+        self._times[0] = clock_ms(CLOCK_MONOTONIC)
+        self._times[1] = clock_ms(CLOCK_REALTIME)

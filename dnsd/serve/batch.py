@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import struct
+import time
 from typing import Any
 
 SIZE = 64
@@ -207,6 +208,38 @@ class PythonLines:
         return n
 
 
+class PythonPoll:
+    """What is ready on an epoll descriptor: see `_batch.Poll`."""
+
+    def __init__(self, epoll: int) -> None:
+        self._epoll = select.epoll.fromfd(os.dup(epoll))
+        self.fds = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.events = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.kinds = memoryview(bytearray(SIZE * 4)).cast("i")
+        self.times = memoryview(bytearray(16)).cast("Q")
+        self._kind: dict[int, int] = {}
+
+    def mark(self, fd: int, kind: int) -> None:
+        """Say what kind a descriptor is."""
+        self._kind[fd] = kind
+
+    def wait(self, ms: int) -> int:
+        """Wait for at most `ms` milliseconds (-1: for ever); returns how many descriptors are ready."""
+        try:
+            found = self._epoll.poll(None if ms < 0 else ms / 1000, SIZE)
+        except InterruptedError:
+            found = []
+        for i, (fd, events) in enumerate(found):
+            self.fds[i], self.events[i], self.kinds[i] = fd, events, self._kind.get(fd, 0)
+        self.now()
+        return len(found)
+
+    def now(self) -> None:
+        """Read the clocks."""
+        self.times[0] = time.monotonic_ns() // 1_000_000
+        self.times[1] = time.time_ns() // 1_000_000
+
+
 def _packed(name: tuple[Any, ...], control: list[tuple[int, int, bytes]]) -> tuple[bytes, bytes]:
     """A client's address and control messages in 28 and 64 octets."""
     packed = b"".join(struct.pack("=iiB", level, kind, len(data)) + data for level, kind, data in control)
@@ -253,10 +286,12 @@ try:
         raise ImportError("interpreted on request")
     from dnsd.serve._batch import Batch as Batch
     from dnsd.serve._batch import Lines as Lines
+    from dnsd.serve._batch import Poll as Poll
     from dnsd.serve._batch import load as load
     from dnsd.serve._batch import store as store
 
     COMPILED = True
 except ImportError:
-    Batch, Lines, load, store = PythonBatch, PythonLines, _load, _store  # type: ignore[misc,assignment]
+    Batch, Lines, Poll = PythonBatch, PythonLines, PythonPoll  # type: ignore[misc,assignment]
+    load, store = _load, _store
     COMPILED = False

@@ -41,6 +41,15 @@ cdef class FlightPath(HotPath):
     cdef public object handoff
     cdef public object chooser
     cdef public object proven
+    cdef public object poll
+    cdef unsigned long long[::1] times
+    cdef int[::1] ready_fds
+    cdef int[::1] ready_kinds
+    cdef unsigned long long[::1] watch
+    cdef public int more
+    cdef long long soonest
+    cdef unsigned long long awaited_generation
+    cdef unsigned long long known_version
 
     cdef int comfort(self, int f) except? -1
     cdef int reply(self, int j, int length) except? -2
@@ -58,3 +67,5 @@ cdef class FlightPath(HotPath):
     cdef int land(self, int f, int base, int size) except? -1
     cdef int respond(self, int j) except? -2
     cpdef answer_all(self)
+    cdef int changed(self) except? -1
+    cpdef int drain(self, int fd) except? -1

@@ -1,14 +1,20 @@
 """A worker's epoll: which function is called when a descriptor is ready.
 
-Single thread; timers are the caller's, who says how long a wait may take. Nothing here looks at a
-clock, so a faked one changes nothing.
+Single thread; timers are the caller's, who says how long a wait may take. What time it is, `poll` reads
+when it has waited; nobody else looks at a clock for it.
 """
 
 import contextlib
+import math
 import select
 from collections.abc import Callable
 
+from dnsd.serve.batch import Poll
+
 Ready = Callable[[int, int], None]  # descriptor, events
+
+# What a descriptor is, for who waits on `Loop.poll` without asking for functions (`FlightPath.serve`).
+OTHER, CLIENTS, UPSTREAM = 0, 1, 2
 
 
 class Loop:
@@ -16,11 +22,13 @@ class Loop:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self.poll = Poll(self._epoll.fileno())
         self._ready: dict[int, Ready] = {}
 
-    def add(self, fd: int, events: int, ready: Ready) -> None:
+    def add(self, fd: int, events: int, ready: Ready, kind: int = OTHER) -> None:
         """Call `ready(fd, events)` when one of `events` (EPOLLIN …) happens."""
         self._ready[fd] = ready
+        self.poll.mark(fd, kind)
         try:
             self._epoll.register(fd, events)
         except FileExistsError:
@@ -33,6 +41,7 @@ class Loop:
     def remove(self, fd: int) -> None:
         """Forget a descriptor; call it before closing (an inherited copy would keep an epoll entry alive)."""
         if self._ready.pop(fd, None) is not None:
+            self.poll.mark(fd, OTHER)
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
 
@@ -42,16 +51,18 @@ class Loop:
 
     def run_once(self, timeout_s: float, before: Callable[[], None]) -> int:
         """Wait for at most `timeout_s` (0: only look), call `before`, then what is ready; returns how many were."""
-        try:
-            events = self._epoll.poll(timeout_s, 64)
-        except InterruptedError:
-            events = []
+        n: int = self.poll.wait(math.ceil(timeout_s * 1000))
         before()
-        for fd, event in events:
+        return self.dispatch(n)
+
+    def dispatch(self, n: int) -> int:
+        """Call the functions of the first `n` descriptors that `poll` has found ready; returns `n`."""
+        found = [(self.poll.fds[i], self.poll.events[i]) for i in range(n)]
+        for fd, event in found:
             ready = self._ready.get(fd)
             if ready is not None:  # an earlier function of this round may have removed it
                 ready(fd, event)
-        return len(events)
+        return n
 
     def close(self) -> None:
         """Close the epoll descriptor; the watched ones stay open."""

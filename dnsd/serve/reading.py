@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 
 from dnsd.serve.listener import Sockets, leave
-from dnsd.serve.loop import Loop, Ready
+from dnsd.serve.loop import CLIENTS, Loop, Ready
 from dnsd.serve.tcp import Connections
 
 # A socket that is let go is read for so long: what was queued, and the late answers of its questions, leave by it.
@@ -62,7 +62,7 @@ class Reading:
     def _add(self, slot: int, udp: socket.socket, tcp: socket.socket) -> None:
         # Several siblings may stand in for one slot: EPOLLEXCLUSIVE wakes one of them, not all.
         events = select.EPOLLIN | (select.EPOLLEXCLUSIVE if slot != self._slot else 0)
-        self._loop.add(udp.fileno(), events, self._on_udp)
+        self._loop.add(udp.fileno(), events, self._on_udp, CLIENTS)
         self._loop.add(tcp.fileno(), events, lambda fd, ready: self._connections.accept(tcp))
 
     def listen(self, number: int, slots: Iterable[int], fds: Sequence[int]) -> None:

@@ -47,6 +47,7 @@ class SharedMemory:
         self._map = mmap.mmap(-1, total, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
         view = memoryview(self._map)
         self.committed: memoryview = view[0:8].cast("Q")
+        self.watched: memoryview = view[0:16].cast("Q")  # committed generation, version of the facts
         self._version: memoryview = view[8:16].cast("Q")
         self._halves = [view[_FACTS_AT + i * FACTS_BYTES : _FACTS_AT + (i + 1) * FACTS_BYTES] for i in range(2)]
         self._words: list[memoryview] = []

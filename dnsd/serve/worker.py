@@ -23,15 +23,14 @@ from dnsd.serve.batch import load
 from dnsd.serve.control import ControlError, Mapped, TableFiles
 from dnsd.serve.flights import Flights
 from dnsd.serve.listener import Sockets
-from dnsd.serve.loop import Loop
+from dnsd.serve.loop import UPSTREAM, Loop
 from dnsd.serve.reading import Reading
 from dnsd.serve.recursion import over_forwarders, resolver
 from dnsd.serve.shared import SERVING, SharedMemory
 from dnsd.serve.tcp import Connection, Connections
 from dnsd.serve.upstream import Upstream
 
-BATCH = 64  # what HotPath.batch receives at most
-ROUNDS = 8  # batches in a row from one socket before the others get their turn
+_NEVER = 2**64 - 1  # a generation that is never committed
 HEARTBEAT_MS = 500
 WITHOUT_TABLE_MS = 5000  # how long questions wait for the first table
 DRAIN_MS = 2000  # how long a leaving worker works on what has begun
@@ -96,7 +95,6 @@ class Worker:
         )  # fmt: skip
         self._hotpath.chooser = self._flights.choose
         self._hotpath.proven = self._flights.proven
-        self._more_upstream = False
         self._connections = Connections(self._loop, self._stream, self._counters, self._clock_ms)
         self._reading = Reading(
             plan.slot, plan.sockets, self._loop, self._connections, self._on_udp, self._hotpath.socket_batch.forget
@@ -123,7 +121,8 @@ class Worker:
         self._loop.add(self._plan.control.fileno(), select.EPOLLIN, self._on_control)
         self._loop.add(self._plan.events[self._slot], select.EPOLLIN, self._on_event)
         self._loop.add(self._term_read.fileno(), select.EPOLLIN, self._on_term)
-        self._loop.add(self._hotpath.upstream_fd, select.EPOLLIN, self._on_upstream)
+        self._loop.add(self._hotpath.upstream_fd, select.EPOLLIN, self._on_upstream, UPSTREAM)
+        self._hotpath.attach(self._loop.poll, self._shared.watched)
         if self._plan.table is not None:
             self._inherit(self._plan.table)
         control.send(self._plan.control, {"op": "hello", "slot": self._slot, "pid": os.getpid()})
@@ -147,7 +146,11 @@ class Worker:
     def _round(self) -> None:
         """Wait, do what is ready, then what is due. A fault of ours costs one packet, not all clients of a slot."""
         try:
-            self._loop.run_once(self._wait_s(), self._tick)
+            pending = self._pending.generation if self._pending is not None else _NEVER
+            left = self._hotpath.serve(self._until_ms(), pending, self._facts_version)
+            self._tick()
+            if left:
+                self._loop.dispatch(left)
             self._timers()
         except Exception as error:
             self._faults += 1
@@ -177,9 +180,10 @@ class Worker:
             if signal.SIGTERM in self._term_read.recv(64) and not self._leaving_ms:
                 self._leave()
 
-    def _wait_s(self) -> float:
-        if self._hotpath.misses or self._more_upstream:
-            return 0.0
+    def _until_ms(self) -> int:
+        """When something is due that the query path does not do by itself; 0 for now."""
+        if self._hotpath.misses:
+            return 0
         due = self._beat_ms + HEARTBEAT_MS
         for other in (
             self._upstream.next_ms(), self._hotpath.next_ms(), self._connections.next_ms(), self._flights.next_ms(),
@@ -191,14 +195,11 @@ class Worker:
         elif not self._serving:
             times = 1 if self._now_ms - self._plan.started_ms < WITHOUT_TABLE_MS else 2
             due = min(due, self._plan.started_ms + times * WITHOUT_TABLE_MS)
-        # Rounded up: waking a moment early would turn the last millisecond into a busy loop.
-        return max(0, due - self._clock_ms() + 1) / 1000 if due > self._now_ms else 0.0
+        return due
 
     def _timers(self) -> None:
         now_ms = self._now_ms = self._clock_ms()
         self._upstream.expire(now_ms)
-        if self._more_upstream:
-            self._on_upstream(-1, 0)
         self._hotpath.expire()
         self._take_handed()
         self._flights.expire(now_ms)
@@ -276,31 +277,12 @@ class Worker:
         self._siblings()
 
     def _on_udp(self, fd: int, events: int) -> None:
-        hotpath = self._hotpath
-        for turn in range(ROUNDS):
-            if turn:
-                self._tick()
-            received = hotpath.batch(fd)
-            self._take_handed()
-            if hotpath.misses:
-                self._take_misses()
-            if received < BATCH:
-                return
+        """Clients' questions that came together with something else."""
+        self._hotpath.drain(fd)
 
     def _on_upstream(self, fd: int, events: int) -> None:
-        """Answers from upstream servers: nearly all of them go straight to their clients."""
-        hotpath = self._hotpath
-        self._more_upstream = False
-        for turn in range(ROUNDS):
-            if turn:
-                self._tick()
-            received = hotpath.receive()
-            self._take_handed()
-            if hotpath.misses:
-                self._take_misses()
-            if received < BATCH:
-                return
-        self._more_upstream = True  # the sockets tell only once that they have something
+        """The same for upstream servers' answers."""
+        self._hotpath.drain(-1)
 
     def _take_handed(self) -> None:
         for retry in self._hotpath.handed():

@@ -124,3 +124,24 @@ def test_taken_over_by_a_replacement() -> None:
         get(cache, "a.example")
         put(cache, "b.example")
         assert get(cache, "b.example")
+
+
+def test_the_index_grows_with_what_is_in_it() -> None:
+    """From few buckets to as many as the arena has room for; nothing is lost on the way, and a replacement goes on."""
+    arena = bytearray(1 << 22)
+    cache = Cache(arena)
+    at_first = memoryview(arena).cast("I")[6]
+    for i in range(3000):
+        assert put(cache, f"n{i}.example")
+        if i % 397 == 0:
+            assert all(get(cache, f"n{k}.example") for k in range(max(0, i - 200), i + 1))
+    assert sum(get(cache, f"n{i}.example") for i in range(3000)) == 3000 - cache.evicted
+    assert cache.evicted < 3
+    grown = memoryview(arena).cast("I")[6]
+    assert at_first < 1024 < grown <= cache.buckets
+    successor = Cache(arena)
+    assert get(successor, "n2999.example")
+    assert memoryview(arena).cast("I")[6] == grown
+    assert memoryview(arena).cast("I")[7] == sum(get(successor, f"n{i}.example") for i in range(3000))
+    successor.clear()
+    assert memoryview(arena).cast("I")[6] == at_first
