@@ -313,6 +313,8 @@ class FlightPath(HotPath):
         if t.slot[f] >= 0:  # else it has come to nothing at once
             if stale and t.until[f] > self.mono_ms + 1800:
                 t.hasten(f, self.mono_ms + 1800)
+                if self.soonest > self.mono_ms + 1800:
+                    self.soonest = self.mono_ms + 1800
             if self.route_way[route] == 3:
                 self.accompany(f, route)
         return self.park(j, q, i, fd)
