@@ -98,6 +98,7 @@ class Broker:
             raise BrokerError(bind_problem(self._settings.broker.listen, error)) from None
         self.port = self._server.sockets[0].getsockname()[1]
         self._spawn(self._ticker())
+        self._events.start()
 
     async def stop(self) -> None:
         """Say goodbye to everybody and close. Nothing is decided after this."""
@@ -270,7 +271,7 @@ class Broker:
         node.refused.clear()
         node.since_ms = node.seen_ms = int(time.time() * 1000)
         self._releases.bring_up(node)
-        for machine, event in self._events.leases.current():
+        for machine, event in self._events.current():
             if node in self._nodes_on(machine):
                 peer.request(messages.EVENT, event, ignorable=True)
         self._changed()
@@ -374,10 +375,10 @@ class Broker:
         """Take in a hook's EVENT about the machine `node`, already checked; True when it joins others."""
         return self._events.hear(node, event)
 
-    def _tell_event(self, name: str, event: dict[str, Any]) -> None:
+    def _tell_event(self, name: str, event: dict[str, Any], news: bool) -> None:
         for peer in [node.peer for node in self._nodes_on(name) if node.peer is not None]:
             peer.request(messages.EVENT, event, ignorable=True)
-        if self._on_event is not None:
+        if news and self._on_event is not None:
             self._on_event({"node": name, **event})
         self._changed()
 

@@ -22,6 +22,7 @@ import zoneinfo
 from collections.abc import Callable, Iterator
 
 from controller.machine import NOTE, OK, PROBLEM, WARNING, Finding, Machine, holders
+from controller.source import redact
 from dnsd.contract.settings import Settings, split_listen
 
 RECEIVE_BUFFER = 4 << 20  # what each listening socket asks for; the kernel's default holds 256 queries
@@ -310,7 +311,8 @@ def check_source(settings: Settings, _: Machine) -> Iterator[Finding]:
     """The rules can be found."""
     if settings.source.git is not None:
         if shutil.which("git"):
-            yield Finding(OK, "Rules", f"{settings.source.git.url}, {settings.source.git.ref}; git is installed")
+            url = redact(settings.source.git.url)
+            yield Finding(OK, "Rules", f"{url}, {settings.source.git.ref}; git is installed")
         else:
             yield Finding(PROBLEM, "Rules", "come from git, and git is not installed", "apt-get install git")
         return

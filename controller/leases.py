@@ -2,7 +2,9 @@
 
 Pure. Clients repeat themselves, come in bunches and leave things out: two of the five tell no old address, and most
 call their hooks for a renewal that changes nothing. Here the last word about each lease counts, and only a difference
-is news. Everything in here came from a DHCP server: the broker's codec has checked its form, nothing more.
+is news. A lease that has outlived its time has ended, whether or not anybody says so; and what has ended is remembered
+too, for nodes that were not there to hear it. Everything in here came from a DHCP server: the broker's codec has
+checked its form, nothing more. Times are milliseconds since the boot.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dnsd.contract import messages
 ALL = "all"
 MOST_INTERFACES = 256
 MOST_DISORDER_MS = 10_000  # a hook's program lives 5 s at most; an earlier `at` than this is another boot's
+GRACE_MS = 5000  # a client that is told to go on until the very end says so itself, and its word comes first
 MOST_PENDING = 64  # of one interface within 250 ms; more are dropped, oldest first
 
 Place = tuple[str, str]  # the node's name, the interface
@@ -32,6 +35,11 @@ class Lease:
     addresses: tuple[str, ...]
     dns: tuple[str, ...]
     search: tuple[str, ...]
+    ends_ms: int = 0  # 0: nobody has said
+
+    def over(self, now_ms: int) -> bool:
+        """Whether its time is over."""
+        return 0 < self.ends_ms <= now_ms - GRACE_MS
 
 
 class Leases:
@@ -39,6 +47,7 @@ class Leases:
 
     def __init__(self) -> None:
         self._known: dict[Place, dict[str, Lease]] = {}
+        self._ended: dict[Place, Lease] = {}  # the last of an interface that has none any more
         self._pending: dict[Place, list[Mapping[str, Any]]] = {}
         self._at: dict[tuple[Place, str], int] = {}
         self.counts: Counter[str] = Counter()
@@ -55,7 +64,7 @@ class Leases:
         self.counts["values_refused"] += event.get("refused", 0)
         return coalesced
 
-    def news(self, node: str, interface: str) -> dict[str, Any] | None:
+    def news(self, node: str, interface: str, now_ms: int = 0) -> dict[str, Any] | None:
         """The one EVENT that the waiting ones come to, or None when nothing is new."""
         place = (node, interface)
         waiting = self._pending.pop(place, [])
@@ -78,22 +87,23 @@ class Leases:
             told_old.setdefault(lease, event.get("old", []))
             if lease == ALL:
                 after.clear()
-            if kind == "down":
+            known = _lease(event, now_ms)
+            if kind == "down" or known.over(now_ms):
                 after.pop(lease, None)
             else:
-                after[lease] = Lease(
-                    event["source"], event["reason"], *(tuple(event.get(key, ())) for key in ("new", "dns", "search"))
-                )
+                after[lease] = known
         old = _addresses(before, touched) or list(dict.fromkeys(chain.from_iterable(told_old.values())))
         new = _addresses(after, touched)
         kind = _kind(old, new)
         self._keep(place, after)
+        if touched and not after:
+            self._keep_ended(place, _lease(waiting[-1], 0))
         if not touched or (kind == "same" and _servers(before) == _servers(after)) or (kind == "down" and not old):
             self.counts["unchanged"] += 1
             return None
         self.counts[kind] += 1
         last = waiting[-1]
-        return self._event(interface, last["source"], last["reason"], kind, after) | {
+        return self._event(interface, last["source"], last["reason"], kind, after, now_ms) | {
             "lease": touched.pop() if len(touched) == 1 else ALL, "old": old[: messages.MAX_ADDRESSES],
             "new": new[: messages.MAX_ADDRESSES], "refused": sum(event.get("refused", 0) for event in waiting),
         }  # fmt: skip
@@ -111,27 +121,65 @@ class Leases:
             del self._at[next(iter(self._at))]
         return False
 
+    def expire(self, now_ms: int) -> list[Place]:
+        """Where leases have outlived their time; that they have ended waits there to be `news`."""
+        places = []
+        for place, leases in self._known.items():
+            over = [(name, lease) for name, lease in leases.items() if lease.over(now_ms)]
+            for name, lease in over:
+                self.hear(place[0], {"source": lease.source, "reason": "overdue", "interface": place[1], "lease": name,
+                                     "kind": "down"})  # fmt: skip
+            if over:
+                places.append(place)
+        return places
+
+    def next_end_ms(self) -> int | None:
+        """When `expire` may find something."""
+        ends = [lease.ends_ms for leases in self._known.values() for lease in leases.values() if lease.ends_ms]
+        return min(ends) + GRACE_MS if ends else None
+
+    def _keep_ended(self, place: Place, lease: Lease) -> None:
+        self._ended.pop(place, None)
+        self._ended[place] = lease
+        if len(self._ended) > MOST_INTERFACES:
+            del self._ended[next(iter(self._ended))]
+
     def _keep(self, place: Place, leases: dict[str, Lease]) -> None:
         self._known.pop(place, None)
         if leases:
             self._known[place] = leases
+            self._ended.pop(place, None)
         if len(self._known) > MOST_INTERFACES:
             del self._known[next(iter(self._known))]
 
-    def current(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(node, EVENT) for each interface that has a lease: what a node that has just connected must know."""
-        for (node, interface), leases in self._known.items():
-            last = list(leases.values())[-1]
-            addresses = _addresses(leases, {ALL})[: messages.MAX_ADDRESSES]
-            yield node, self._event(interface, last.source, last.reason, "same", leases) | {
-                "lease": ALL, "old": addresses, "new": addresses, "refused": 0,
-            }  # fmt: skip
+    def current(self, now_ms: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(node, EVENT) for each interface that has or had a lease: what a node that has just connected must know."""
+        for place in (*self._known, *self._ended):
+            event = self.standing(place, now_ms)
+            if event is not None:
+                yield place[0], event
+
+    def standing(self, place: Place, now_ms: int) -> dict[str, Any] | None:
+        """How things are at a place: `same`, `down` where the last lease has ended, None where there was none."""
+        known = self._known.get(place, {})
+        leases = {name: lease for name, lease in known.items() if not lease.over(now_ms)}
+        last = list(known.values())[-1] if known else self._ended.get(place)
+        if last is None:
+            return None
+        addresses = _addresses(leases, {ALL})[: messages.MAX_ADDRESSES]
+        return self._event(place[1], last.source, last.reason, "same" if leases else "down", leases, now_ms) | {
+            "lease": ALL, "old": addresses, "new": addresses, "refused": 0,
+        }  # fmt: skip
 
     def _event(
-        self, interface: str, source: str, reason: str, kind: str, leases: Mapping[str, Lease]
+        self, interface: str, source: str, reason: str, kind: str, leases: Mapping[str, Lease], now_ms: int
     ) -> dict[str, Any]:
         dns, search = _servers(leases)
-        event = {"v": 1, "source": source, "reason": reason, "kind": kind, "dns": dns, "search": search}
+        event: dict[str, Any] = {
+            "v": 1, "source": source, "reason": reason, "kind": kind, "dns": dns, "search": search,
+        }  # fmt: skip
+        if leases and all(lease.ends_ms for lease in leases.values()):
+            event["lifetime"] = max(0, max(lease.ends_ms for lease in leases.values()) - now_ms) // 1000
         return event | ({"interface": interface} if interface else {})
 
     # --- a restart of the controller must not forget the lease's servers ----------------------------------------------
@@ -139,8 +187,9 @@ class Leases:
     def save(self) -> list[dict[str, Any]]:
         """JSON values for `restore`."""
         return [
-            {"node": node, "interface": interface, "lease": name, **dataclasses.asdict(lease)}
-            for (node, interface), leases in self._known.items()
+            {"node": node, "interface": interface, "lease": name, "ended": (node, interface) in self._ended,
+             **dataclasses.asdict(lease)}
+            for (node, interface), leases in (*self._known.items(), *((p, {ALL: e}) for p, e in self._ended.items()))
             for name, lease in leases.items()
         ]
 
@@ -158,9 +207,21 @@ class Leases:
             except messages.FrameError:
                 continue
             place = (str(row.get("node", "")), event.get("interface", ""))
-            self._known.setdefault(place, {})[event["lease"]] = Lease(
-                event["source"], event["reason"], *(tuple(event[key]) for key in ("new", "dns", "search"))
-            )
+            ends = row.get("ends_ms")
+            lease = dataclasses.replace(_lease(event, 0), ends_ms=ends if isinstance(ends, int) and ends > 0 else 0)
+            if row.get("ended") is True:
+                self._keep_ended(place, lease)
+            else:
+                self._known.setdefault(place, {})[event["lease"]] = lease
+
+
+def _lease(event: Mapping[str, Any], now_ms: int) -> Lease:
+    """A lease of which this is the last word, heard at `now_ms` at the latest."""
+    lifetime = event.get("lifetime", 0)
+    return Lease(
+        event["source"], event["reason"], *(tuple(event.get(key, ())) for key in ("new", "dns", "search")),
+        ends_ms=min(event.get("at", now_ms), now_ms) + 1000 * lifetime if lifetime else 0,
+    )  # fmt: skip
 
 
 def _addresses(leases: Mapping[str, Lease], touched: set[str]) -> list[str]:

@@ -20,7 +20,7 @@ from controller import diagnostics
 from controller.builder import Builder, BuilderCrash, Product
 from controller.history import ACTIVE, REFUSED, SUPERSEDED, Row
 from controller.ruleset import Revision
-from controller.source import Found, Source, Trouble
+from controller.source import Found, Source, SourceError, Trouble
 from controller.state import State
 
 log = structlog.get_logger("pipeline")
@@ -252,7 +252,10 @@ class Pipeline:
         return {"ok": ok, "message": message}
 
     async def _sync(self) -> tuple[bool, str]:
-        sentence = await self.source.sync()
+        try:
+            sentence = await self.source.sync()
+        except SourceError as error:
+            return False, f"{error.message}; {error.help}" if error.help else error.message
         return True, f"{sentence} (suspended: nothing is published)" if self.state.suspended else sentence
 
     async def _retry(self) -> tuple[bool, str]:

@@ -69,7 +69,7 @@ class Source(Protocol):
         """Everything found, for ever: the first one at once, later ones only when the revision changed."""
 
     async def sync(self) -> str:
-        """Look now; returns one sentence about what was found."""
+        """Look now; returns one sentence about what was found. Raises SourceError when there is nothing to be had."""
 
     def also(self, paths: Iterable[tuple[str, str]]) -> None:
         """Count more files as part of the source: (path, relative_to) as given to `Snapshot.read`."""

@@ -240,6 +240,7 @@ class FolderSource:
         self._alarm = source.Alarm()
         self._looked = asyncio.Condition()
         self._sentence = "not looked yet"
+        self._trouble: SourceError | None = None
         self._forced = False
         self._handler: _Handler | None = None
         self._observer: BaseObserver | None = None
@@ -260,9 +261,11 @@ class FolderSource:
             self._forced = True
             self._alarm.ring()
             try:
-                await asyncio.wait_for(self._looked.wait(), 10)
+                await asyncio.wait_for(self._looked.wait_for(lambda: not self._forced), 10)
             except TimeoutError:
                 return f"still reading {self.describe()}"
+        if self._trouble is not None:
+            raise self._trouble
         return self._sentence
 
     async def events(self) -> AsyncIterator[Found | Trouble]:
@@ -283,9 +286,9 @@ class FolderSource:
                     await asyncio.to_thread(self._watch)  # the rule files may name lists elsewhere now
                     if isinstance(event, Found):
                         same = "nothing new, " if known == mark else ""
-                        self._sentence = f"{same}{event.snapshot.revision.short}"
+                        self._sentence, self._trouble = f"{same}{event.snapshot.revision.short}", None
                     else:
-                        self._sentence = event.message
+                        self._trouble = SourceError(event.message, event.help)
                     if known != mark:
                         yield event
                     async with self._looked:

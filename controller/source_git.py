@@ -267,6 +267,7 @@ class GitSourceWatcher:
         self._polled = asyncio.Condition()
         self._forced = False
         self._sentence = "not looked yet"
+        self._trouble: SourceError | None = None
 
     def describe(self) -> str:
         return f"{source.redact(self.reader.url)} {self.reader.ref}"
@@ -279,9 +280,12 @@ class GitSourceWatcher:
             self._forced = True
             self._alarm.ring()
             try:
-                await asyncio.wait_for(self._polled.wait(), 20)
+                # One that began before does not count.
+                await asyncio.wait_for(self._polled.wait_for(lambda: not self._forced), 20)
             except TimeoutError:
                 return f"still asking {self.describe()}"
+        if self._trouble is not None:
+            raise self._trouble
         return self._sentence
 
     async def events(self) -> AsyncIterator[Found | Trouble]:
@@ -297,10 +301,10 @@ class GitSourceWatcher:
                     event: Found | Trouble | None
                     try:
                         event = await asyncio.to_thread(self.reader.look, known)
-                        failures = 0
+                        failures, self._trouble = 0, None
                         wait_s = self.poll_s * random.uniform(0.9, 1.1)
                     except SourceError as error:
-                        failures += 1
+                        failures, self._trouble = failures + 1, error
                         wait_s = min(BACKOFF_S[0] * 2 ** min(failures - 1, 10), max(BACKOFF_S[1], self.poll_s))
                         event = Trouble(error.message, error.help, wait_s)
                     due = loop.time() + wait_s
@@ -309,7 +313,6 @@ class GitSourceWatcher:
                         self._sentence = event.snapshot.revision.short
                         yield event
                     elif isinstance(event, Trouble):
-                        self._sentence = event.message
                         if event.message != trouble:
                             trouble = event.message
                             yield event

@@ -15,6 +15,7 @@ from typing import Any
 from dnsd.contract import messages
 
 LOOK_S = 1.0
+_BOOT = "/proc/sys/kernel/random/boot_id"
 _MOST_BYTES = 64 << 10
 _MOST_FILES = 256
 
@@ -26,7 +27,11 @@ class Spool:
         self._folder = os.path.join(state, "events")
         self._hear = hear
         self._seen = 0
+        self._boot = ""
+        with contextlib.suppress(OSError), open(_BOOT, encoding="ascii") as file:
+            self._boot = file.read(64).strip()
         self.taken = 0
+        self.stale = 0
         self.refused = 0
 
     def prepare(self) -> None:
@@ -69,8 +74,14 @@ class Spool:
         except (OSError, messages.FrameError):
             self.refused += 1
         else:
-            self.taken += 1
-            event.pop("at", None)  # of another boot, perhaps; the names of the files are in order
-            self._hear(socket.gethostname(), event)
+            # `at` counts from the boot, and a lease of before it is had no more: its client asks anew.
+            boot = event.pop("boot", None)
+            if boot != self._boot:
+                event.pop("at", None)
+            if boot in (self._boot, None):
+                self.taken += 1
+                self._hear(socket.gethostname(), event)
+            else:
+                self.stale += 1
         with contextlib.suppress(OSError):
             os.unlink(path)

@@ -1,8 +1,9 @@
-"""`nexoraldns history`: the latest revisions and what became of each."""
+"""`nexoraldns history`: the latest revisions and what became of each, and of addresses and leases."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -11,24 +12,58 @@ from controller.cli.status import STYLES, age, fetch, screen
 
 
 @click.command("history")
-@click.option("-n", "count", type=click.IntRange(1), default=20, show_default=True, help="How many revisions.")
+@click.option("-n", "count", type=click.IntRange(1), default=20, show_default=True, help="How many of each.")
 @click.option("--text", "with_text", is_flag=True, help="With every refusal's words.")
+@click.option("--revisions", "only", flag_value="history", help="Revisions alone; JSON has them by default.")
+@click.option("--events", "only", flag_value="events", help="Events of addresses and leases alone.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @config_option
-def command(count: int, with_text: bool, form: str, config: str | None) -> None:
-    """Show the latest revisions, newest first, and what became of each.
+def command(count: int, with_text: bool, only: str | None, form: str, config: str | None) -> None:
+    """Show the latest revisions, newest first, and what became of each; then what became of addresses and leases.
 
     \b
     Example: nexoraldns history -n 5 --text
+             nexoraldns history --events --format json
     """
-    rows = fetch(config).get("history", [])[:count]
+    snapshot = fetch(config)
     if form == "json":
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(snapshot.get(only or "history", [])[:count], indent=2, ensure_ascii=False))
         return
+    console = screen()
+    events = snapshot.get("events", [])[:count]
+    if only != "events":
+        _revisions(console, snapshot.get("history", [])[:count], with_text)
+    if only == "events" and not events:
+        console.print("no address and no lease has changed yet")
+    elif only != "history" and events:
+        if only is None:
+            console.print()
+        _events(console, events)
+
+
+def _events(console: Any, rows: list[dict[str, Any]]) -> None:
+    """What became of addresses and leases, in the page's words."""
     from rich.markup import escape
     from rich.table import Table
 
-    console = screen()
+    from controller.status import view
+
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("TOLD", "BY", "EVENT", "NODE", "CHANGE"):
+        table.add_column(title, overflow="fold", no_wrap=title in ("TOLD", "BY"))
+    for row in rows:
+        where = f" on {row['interface']}" if row.get("interface") else ""
+        table.add_row(
+            age(row["time"]), escape(str(row.get("source", ""))), escape(f"{row.get('reason', '')}{where}"),
+            escape(str(row.get("node", ""))), escape(view.event_text(row)),
+        )  # fmt: skip
+    console.print(table)
+
+
+def _revisions(console: Any, rows: list[dict[str, Any]], with_text: bool) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
     if not rows:
         console.print("no revision has been seen yet")
         return

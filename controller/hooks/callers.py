@@ -23,6 +23,7 @@ LONGEST_JSON = 64 << 10  # networkd-dispatcher's description of a link
 MOST_ADDRESSES = 32
 MOST_SERVERS = 8
 MOST_DOMAINS = 16
+_FOR_EVER = 0xFFFFFFFF
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
@@ -88,6 +89,14 @@ class Values:
     def domains(self, items: Iterable[Any]) -> list[str]:
         """Domains in presentation format, lower case, no final dot."""
         return self._kept(items, MOST_DOMAINS, _domain)
+
+    def seconds(self, name: str) -> int:
+        """For how long a lease is had (RFC 2132, section 9.2); 0 for ever, or when nobody says."""
+        text = self.text(name)
+        if text.isdecimal() and len(text) <= 10 and 0 < int(text) <= _FOR_EVER:
+            return int(text) % _FOR_EVER
+        self.refused += bool(text)
+        return 0
 
     def words(self, *names: str) -> list[str]:
         """The words of some variables."""
@@ -157,16 +166,17 @@ def _interface(values: Values, *names: str) -> str:
 
 def _made(
     interface: str, reason: str, lease: str, *, has: bool, old: list[str], new: list[str], dns: list[str],
-    search: list[str], whole: bool = False,
+    search: list[str], whole: bool = False, lifetime: int = 0,
 ) -> Event:  # fmt: skip
     """`whole`: no address means that there is none. Else a lease without one is our refusal: `same`, of nothing."""
     has = has and (bool(new) or not whole)
     before, after = ({address.partition("/")[0] for address in part} for part in (old, new))
     kind = "down" if not has else "same" if before == after or not after else "change" if before else "up"
-    return {
+    event: Event = {
         "reason": reason, "interface": interface, "lease": lease, "kind": kind, "old": old,
         "new": new if has else [], "dns": dns if has else [], "search": search if has else [],
     }  # fmt: skip
+    return event | {"lifetime": lifetime} if has and lifetime else event
 
 
 def _dhclient(values: Values, arguments: Sequence[str]) -> Event | None:
@@ -186,6 +196,7 @@ def _dhclient(values: Values, arguments: Sequence[str]) -> Event | None:
     return _made(
         interface, reason, "dhcp6" if six else "dhcp4", has=reason in _HAS, old=addresses("old"), new=addresses("new"),
         dns=values.servers(values.words(*names), interface), search=values.domains(values.words(*domains)),
+        lifetime=values.seconds("new_max_life" if six else "new_dhcp_lease_time"),
     )  # fmt: skip
 
 
@@ -220,6 +231,7 @@ def _dhcpcd(values: Values, arguments: Sequence[str]) -> Event | None:
     return _made(
         interface, reason, lease, has=reason in _HAS, old=addresses("old"), new=addresses("new"),
         dns=values.servers(dns, interface), search=values.domains(search),
+        lifetime=values.seconds("new_dhcp_lease_time") if lease == "dhcp4" else 0,
     )  # fmt: skip
 
 
@@ -281,6 +293,7 @@ def _udhcpc(values: Values, arguments: Sequence[str]) -> Event | None:
     return _made(
         interface, reason, "dhcp6" if six and not ip else "dhcp4", has=True, old=[], new=new,
         dns=values.servers(values.words("dns"), interface), search=values.domains(values.words("domain", "search")),
+        lifetime=values.seconds("lease"),
     )  # fmt: skip
 
 

@@ -98,13 +98,20 @@ def leave(state: str, event: Mapping[str, Any]) -> str:
         with open(made, "w", encoding="utf-8") as file:
             if os.geteuid() == 0:
                 os.fchown(file.fileno(), status.st_uid, status.st_gid)  # the controller need not be root
-            file.write(json.dumps(event, sort_keys=True))
+            file.write(json.dumps({**event, "boot": _boot()}, sort_keys=True))
         os.rename(scratch, name, src_dir_fd=folder, dst_dir_fd=folder)
         return f"left {os.path.join(state, FOLDER, name)} for the controller"
     except OSError as error:
         return f"nothing could be left in {os.path.join(state, FOLDER)} either ({error.strerror or error})"
     finally:
         os.close(folder)
+
+
+def _boot() -> str:
+    """Which boot of the machine this is: `at` counts from there."""
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read(64).strip()
+    return ""
 
 
 def _open_folder(state: str) -> int:

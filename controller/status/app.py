@@ -1,7 +1,8 @@
 """The status page's web application (owner of Starlette and Jinja2).
 
-It reads the state and never changes it: GET and HEAD only, no cookie, no external resource, and a
-Content-Security-Policy that refuses anything inline.
+It reads the state and never changes it: GET and HEAD only, no cookie, no external resource, a
+Content-Security-Policy that refuses anything inline, and no answer under a name that is not ours: a stranger's page
+whose name suddenly points here (DNS rebinding) would otherwise be read to with the browser's blessing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import pathlib
-from collections.abc import Awaitable, Callable, Mapping
+import re
+import socket
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import jinja2
@@ -22,6 +25,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from controller.source import redact
 from controller.status import metrics, view
 from controller.status.way import Way, WayError, foreign, style_hash
 from controller.status.why import Why
@@ -56,11 +60,31 @@ Explain = Callable[[str, str, str], str]
 Trace = Callable[[str, str], Awaitable[str]]
 
 
-class _Guard:
-    """Every answer carries the security headers, and everything that is not GET or HEAD is refused."""
+def _known(host: str, names: Collection[str]) -> bool:
+    """Whether a Host header (RFC 9110, section 7.2) names us: by an address, or by one of these names."""
+    name = re.sub(r":[0-9]{0,5}\Z", "", host.strip())
+    if name.startswith("[") and name.endswith("]"):
+        name = name[1:-1]
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name.lower().removesuffix(".") in names
+    return True
 
-    def __init__(self, app: ASGIApp) -> None:
+
+def _own_names(settings: Settings | None) -> frozenset[str]:
+    machine = {socket.gethostname()}
+    machine |= {f"{name.partition('.')[0]}{end}" for name in machine for end in ("", ".local")}
+    configured = settings.status.hosts if settings is not None else ()
+    return frozenset(name.lower().removesuffix(".") for name in ("localhost", *machine, *configured))
+
+
+class _Guard:
+    """Every answer carries the security headers; what is not GET or HEAD, or meant for somebody else, is refused."""
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
         self.app = app
+        self.names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,6 +105,14 @@ class _Guard:
             refusal = PlainTextResponse(
                 "This page only shows what is; change the rules in their repository or folder.\n",
                 status_code=405, headers={"allow": "GET, HEAD"},
+            )  # fmt: skip
+            await refusal(scope, receive, send_guarded)
+            return
+        host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+        if host and not _known(host, self.names):
+            refusal = PlainTextResponse(
+                "This is not the page of that name; open it by its address, or add the name to status.hosts.\n",
+                status_code=421,
             )  # fmt: skip
             await refusal(scope, receive, send_guarded)
             return
@@ -115,7 +147,7 @@ def _source(settings: Settings | None) -> str:
     if settings is None:
         return "rules.d"
     git = settings.source.git
-    return f"{git.url} ({git.ref}, {git.path})" if git else settings.source.directory or "rules.d"
+    return f"{redact(git.url)} ({git.ref}, {git.path})" if git else settings.source.directory or "rules.d"
 
 
 def create(
@@ -221,5 +253,5 @@ def create(
             Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", prometheus),
             Mount("/static", _Static(directory=_HERE / "static"), name="static"),
         ],
-        middleware=[Middleware(_Guard)], exception_handlers={404: missing},
+        middleware=[Middleware(_Guard, names=_own_names(node_settings))], exception_handlers={404: missing},
     )  # fmt: skip

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 DECISIONS_SHOWN = 50
 HISTORY_SHOWN = 12
 EVENTS_SHOWN = 20
+PROBES = ("version.bind", "id.server")  # what `release` and `greeting` ask, to see whether a node answers
 
 # How a revision's state looks: good, bad, busy, quiet.
 _TONES = {
@@ -372,7 +373,10 @@ def page(snapshot: Mapping[str, Any], now: datetime.datetime, wanted: str = "") 
     nodes = tuple(node(row, active.digest if active else "") for row in rows(snapshot.get("nodes")))
     counters = mapping(snapshot.get("counters"))
     counters = mapping(counters.get("totals")) or counters
-    known = [decision(row, now) for row in rows(snapshot.get("decisions"))]
+    ours = {"127.0.0.1", "127.0.0.0/24", "::1", "::/64", ""}
+    for row in rows(snapshot.get("nodes")):
+        ours |= {text.rpartition(":")[0].strip("[]") for text in _texts(row.get("listen"))}
+    known = [decision(row, now) for row in rows(snapshot.get("decisions")) if not _our_own(row, ours)]
     known.sort(key=lambda row: row.time.iso, reverse=True)
     found = [row for row in known if matches(row, wanted)]
     history = [row for row in (revision(item, now) for item in rows(snapshot.get("history"))) if row]
@@ -409,6 +413,16 @@ def page(snapshot: Mapping[str, Any], now: datetime.datetime, wanted: str = "") 
         ),
         clock=f"{now:%Y-%m-%d %H:%M:%S %Z}",
     )  # fmt: skip
+
+
+def _texts(value: object) -> list[str]:
+    return [str(text) for text in value] if isinstance(value, list | tuple) else []
+
+
+def _our_own(row: Mapping[str, Any], ours: Collection[str]) -> bool:
+    """Whether a decision is about a question with which we see whether a node answers: no news for people. It comes
+    from the address that it goes to."""
+    return row.get("action") == "chaos" and row.get("qname") in PROBES and (row.get("client") or "") in ours
 
 
 def event_text(row: Mapping[str, Any]) -> str:

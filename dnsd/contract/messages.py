@@ -102,6 +102,10 @@ def _u53(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INTEGER
 
 
+def _seconds(value: Any) -> bool:
+    return _u53(value) and value < 2**32
+
+
 def _text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= 4096
 
@@ -226,7 +230,7 @@ FIELDS: dict[int, dict[str, Check]] = {
     REPORT: {"counters": _object, "workers": _workers, "decisions": _objects, "dropped": _u53, "events?": _objects},
     EVENT: {"source": _word, "reason": _word, "v?": _u53, "interface?": _interface, "kind?": _one_of(*EVENT_KINDS),
             "lease?": _one_of(*LEASES), "old?": _addresses, "new?": _addresses, "dns?": _addresses,
-            "search?": _domains, "refused?": _u53, "at?": _u53},
+            "search?": _domains, "refused?": _u53, "at?": _u53, "lifetime?": _seconds},
     EVENT_OK: {"coalesced": _bool},
     CACHE: {"op": _one_of(*CACHE_OPS), "name": _text, "type": _text, "below": _bool},
     CACHE_OK: {"workers": _objects},

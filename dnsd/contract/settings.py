@@ -63,10 +63,12 @@ class BrokerSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StatusSettings:
-    """Where the status page listens, and whether a name may be traced from it."""
+    """Where the status page listens, whether a name may be traced from it, and by which names browsers may reach it
+    beside addresses and our own name."""
 
     listen: str
     trace: bool = True
+    hosts: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "user": lambda value: None if value is None or value == "null" else values_of.text_of(value),
     "status.listen": values_of.endpoint,
     "status.trace": values_of.truth,
+    "status.hosts": values_of.texts,
     "state": values_of.text_of,
     "allow": values_of.networks,
     "resolver.root_hints": values_of.hints,
@@ -306,7 +309,9 @@ def _assemble(values: dict[str, Any], base: str) -> Settings:
             keys=path(values["broker.keys"]) if "broker.keys" in values else os.path.join(state, "broker.keys"),
         ),
         user=values.get("user"),
-        status=StatusSettings(values.get("status.listen", "127.0.0.1:8053"), values.get("status.trace", True)),
+        status=StatusSettings(
+            values.get("status.listen", "127.0.0.1:8053"), values.get("status.trace", True), values.get("status.hosts", ())
+        ),
         state=state,
         allow=values.get("allow", PRIVATE),
         resolver=ResolverSettings(**resolver),

@@ -16,6 +16,7 @@ import mmap
 import os
 import signal
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ from dnsd.serve import telemetry
 from dnsd.serve.agent_addresses import MOST_OWN, Addresses, self_addresses
 from dnsd.serve.agent_caches import Caches
 from dnsd.serve.agent_facts import FactsKeeper
-from dnsd.serve.agent_leases import Leases
+from dnsd.serve.agent_leases import Leases, boot_ms
 from dnsd.serve.agent_link import Link, read_key
 from dnsd.serve.agent_tables import Refused, load, release
 from dnsd.serve.agent_workers import Loaded, Shared, Workers, send
@@ -105,6 +106,7 @@ class Agent:
         self._caches = Caches(self._workers)
         self._leases = Leases(os.path.join(settings.state, "node-leases.json"))
         self._own: frozenset[bytes] = frozenset()
+        self._welcomed = 0.0
 
     async def run(self) -> int:
         """Start from disk, then serve the broker, the workers and the clock."""
@@ -184,7 +186,7 @@ class Agent:
 
     def _on_event(self, event: dict[str, Any]) -> None:
         """A DHCP client said something; the broker has waited until it was quiet."""
-        if self._leases.hear(event):
+        if self._leases.hear(event, boot_ms()):
             servers = self._leases.servers(self._own)
             self._facts.lease_servers(servers)
             texts = [str(unpacked(address)) for address, _, _ in servers]
@@ -270,6 +272,7 @@ class Agent:
 
     def on_welcome(self, challenge: dict[str, Any], welcome: dict[str, Any]) -> None:
         """We are in."""
+        self._welcomed = time.monotonic()
         self._log.info("connected to the broker", active=welcome["active"].get("generation", 0))
         self._report()
 
@@ -394,6 +397,10 @@ class Agent:
     async def _reports(self) -> None:
         while True:
             await asyncio.sleep(REPORT_S)
+            # A broker that has just come back has first to say what is new.
+            told = self._link.connected and time.monotonic() - self._welcomed >= REPORT_S
+            if self._leases.expire(boot_ms(), self._own, told=told):
+                self._facts.lease_servers(self._leases.servers(self._own))
             self._report()
 
     def _report(self) -> None:

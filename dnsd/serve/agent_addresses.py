@@ -1,8 +1,9 @@
 """What the agent makes of the kernel's addresses: facts at once, and one event a change for people.
 
 A DHCP client takes the old address away and adds the new one within a few milliseconds: the facts follow
-each step, the event tells the whole, `QUIET_S` after the first. It also says how long it took until every
-worker had its new sockets, where a change needs any (`bindings`), and how many questions came meanwhile.
+each step, the event tells the whole, `QUIET_S` after the first. It also says how long a step took at most, from
+the kernel's word until every worker had its new sockets where it needs any (`bindings`): a client's own pauses
+between two steps do not count; and how many questions came from the first step to the last.
 """
 
 from __future__ import annotations
@@ -51,11 +52,11 @@ class _Change:
     """One interface's change that is still going on."""
 
     old: list[str]
-    begun_ms: float
-    done_ms: float
     queries: int
     answered: int
+    took_ms: float = 0.0  # the longest step
     waiting: dict[int, set[int]] = dataclasses.field(default_factory=dict)  # binding → slots that must take it
+    begun_ms: dict[int, float] = dataclasses.field(default_factory=dict)  # binding → when the kernel told
 
 
 class Addresses:
@@ -121,15 +122,13 @@ class Addresses:
         now = self._texts(self._kernel)
         for name in now.keys() | self._known.keys():
             if now.get(name, []) != self._known.get(name, []):
-                change = self._change(name, begun_ms, before)
-                change.done_ms = max(change.done_ms, _now_ms())
-                change.answered = self._queries()
+                self._done(self._change(name, before), begun_ms)
         self._known = now
 
-    def _change(self, name: str, begun_ms: float, queries: int) -> _Change:
+    def _change(self, name: str, queries: int) -> _Change:
         change = self._open.get(name)
         if change is None:
-            change = _Change(self._known.get(name, []), begun_ms, begun_ms, queries, queries)
+            change = _Change(self._known.get(name, []), queries, queries)
             self._open[name] = change
             asyncio.get_running_loop().call_later(QUIET_S, self._close, name, SILENT_S - QUIET_S)
         return change
@@ -141,13 +140,12 @@ class Addresses:
         name, number, begun = message.get("interface"), message.get("binding"), message.get("begun_ms")
         if not isinstance(name, str) or not isinstance(number, int) or not isinstance(begun, int):
             return
-        change = self._change(name, float(begun), self._queries())
-        change.begun_ms = min(change.begun_ms, float(begun))
+        change = self._change(name, self._queries())
         waiting = set(self._slots()) - self._taken.get(number, set())
         if waiting:
-            change.waiting[number] = waiting
+            change.waiting[number], change.begun_ms[number] = waiting, float(begun)
         else:
-            self._done(change)
+            self._done(change, float(begun))
 
     def listening(self, slot: int, number: int) -> None:
         """A worker reads its new sockets."""
@@ -160,10 +158,10 @@ class Addresses:
                 waiting.discard(slot)
                 if not waiting:
                     del change.waiting[number]
-                    self._done(change)
+                    self._done(change, change.begun_ms[number])
 
-    def _done(self, change: _Change) -> None:
-        change.done_ms = max(change.done_ms, _now_ms())
+    def _done(self, change: _Change, begun_ms: float) -> None:
+        change.took_ms = max(change.took_ms, _now_ms() - begun_ms)
         change.answered = self._queries()
 
     def _close(self, name: str, patience_s: float) -> None:
@@ -180,17 +178,17 @@ class Addresses:
         old, new = change.old, self._known.get(name, [])
         if change.waiting:
             self._log.warning("workers have not taken their new sockets", interface=name, slots=change.waiting)
-        if old == new and not change.done_ms > change.begun_ms:
+        if old == new and not change.took_ms:
             return
         event = {
             "v": 1, "source": "kernel", "reason": _reason(old, new), "kind": _kind(old, new), "interface": name[:15],
             "old": old[:MOST_ADDRESSES], "new": new[:MOST_ADDRESSES],
-            "duration_ms": math.ceil(change.done_ms - change.begun_ms),
+            "duration_ms": math.ceil(change.took_ms),
             "queries": max(0, change.answered - change.queries),
         }  # fmt: skip
         self._log.info("addresses changed", **{key: event[key] for key in ("interface", "old", "new", "duration_ms")})
         self.changes += 1
-        self.last_ms = math.ceil(change.done_ms - change.begun_ms)
+        self.last_ms = math.ceil(change.took_ms)
         self._events.append(event)
         if len(self._events) > MOST_EVENTS:
             del self._events[0]

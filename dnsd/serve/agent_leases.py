@@ -1,18 +1,22 @@
 """The DNS servers of the machine's leases, as DHCP clients told them through hook and broker.
 
 The broker sends the latest word about each interface, also to a node that has just connected. It is kept on disk
-until the machine boots again: the controller is not required, and a client's next word may be hours away. All of it
-came from a DHCP server: what cannot be a server of ours (we ourselves above all) is left out.
+until the machine boots again: the controller is not required, and a client's next word may be hours away. A lease that
+has outlived its time is not used; only while no broker could have told that it goes on, the kernel is believed, which
+still has its address. All of it came from a DHCP server: what cannot be a server of ours (we ourselves above all) is
+left out. Times are milliseconds since the boot.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import ipaddress
 import json
 import os
 import socket
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Mapping, Set
 from typing import Any
 
 from dnsd.contract.facts import packed
@@ -22,7 +26,26 @@ MOST_SERVERS = 16
 _PORT = 53
 _BOOT = "/proc/sys/kernel/random/boot_id"
 
+GRACE_MS = 15_000  # the broker's word about the end, if there is one, comes first
+
 Server = tuple[bytes, int, int]
+
+
+def boot_ms() -> int:
+    """Now. Sleep counts: a lease grows old while the machine sleeps."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Lease:
+    """What is known of one interface's leases together. `ends_ms` 0: nobody has said."""
+
+    dns: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
+    ends_ms: int = 0
+
+
+_NONE = _Lease(())
 
 
 class Leases:
@@ -30,50 +53,74 @@ class Leases:
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._servers: dict[str, list[str]] = {}
+        self._leases: dict[str, _Lease] = {}
         self._boot = _read(_BOOT).strip()
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
             saved = json.loads(_read(file))
             if saved["boot"] == self._boot:
-                for name, servers in saved["leases"].items():
-                    self._keep(name, [text for text in servers if isinstance(text, str)])
+                for name, row in saved["leases"].items():
+                    dns, addresses = (tuple(map(str, row[key])) for key in ("dns", "addresses"))
+                    self._keep(name, _Lease(dns, addresses, int(row["ends_ms"])))
 
-    def hear(self, event: Mapping[str, Any]) -> bool:
+    def hear(self, event: Mapping[str, Any], now_ms: int) -> bool:
         """Take in an EVENT of the broker (checked by the codec); True when the servers are others now."""
-        before = dict(self._servers)
+        name, before = str(event.get("interface", "")), dict(self._leases)
         gone = event.get("kind") == "down" and not event.get("dns")
-        self._keep(str(event.get("interface", "")), [] if gone else list(event.get("dns", ())))
-        if self._servers == before:
+        ends_ms = now_ms + 1000 * event["lifetime"] if "lifetime" in event else 0
+        servers = () if gone else tuple(event.get("dns", ())[:MOST_SERVERS])
+        self._keep(name, _Lease(servers, tuple(event.get("new", ())), ends_ms))
+        if self._leases == before:
             return False
         self._save()
-        return True
+        return self._leases.get(name, _NONE).dns != before.get(name, _NONE).dns
 
-    def _keep(self, name: str, servers: list[str]) -> None:
-        self._servers.pop(name, None)
-        if servers:
-            self._servers[name] = servers[:MOST_SERVERS]
-        while len(self._servers) > MOST_INTERFACES:
-            del self._servers[next(iter(self._servers))]
+    def expire(self, now_ms: int, own: Set[bytes], *, told: bool) -> bool:
+        """Forget what has outlived its time; True when that was something. `told`: a broker is there to say more."""
+        over = [
+            name for name, lease in self._leases.items()
+            if 0 < lease.ends_ms <= now_ms - GRACE_MS and (told or not own & _packed(lease.addresses))
+        ]  # fmt: skip
+        for name in over:
+            del self._leases[name]
+        if over:
+            self._save()
+        return bool(over)
 
-    def servers(self, own: Collection[bytes]) -> tuple[Server, ...]:
+    def _keep(self, name: str, lease: _Lease) -> None:
+        self._leases.pop(name, None)
+        if lease.dns:
+            self._leases[name] = lease
+        while len(self._leases) > MOST_INTERFACES:
+            del self._leases[next(iter(self._leases))]
+
+    def servers(self, own: Set[bytes]) -> tuple[Server, ...]:
         """Address, port and interface number (0 unless link-local) of each server that may be asked.
 
         `own` are our addresses: a DHCP server that names this very machine must not make it ask itself.
         """
         found: dict[Server, None] = {}
-        for name, texts in sorted(self._servers.items()):
-            for text in texts:
+        for name, lease in sorted(self._leases.items()):
+            for text in lease.dns:
                 server = _server(text, name)
                 if server is not None and server[0] not in own:
                     found[server] = None
         return tuple(found)[:MOST_SERVERS]
 
     def _save(self) -> None:
-        text = json.dumps({"boot": self._boot, "leases": self._servers})
+        leases = {name: dataclasses.asdict(lease) for name, lease in self._leases.items()}
+        text = json.dumps({"boot": self._boot, "leases": leases})
         with contextlib.suppress(OSError):  # without it only a restart without a controller is poorer
             with open(f"{self._file}.new", "w", encoding="utf-8") as file:
                 file.write(text)
             os.replace(f"{self._file}.new", self._file)
+
+
+def _packed(addresses: tuple[str, ...]) -> set[bytes]:
+    found = set()
+    for text in addresses:
+        with contextlib.suppress(ValueError):
+            found.add(packed(text.partition("/")[0].partition("%")[0]))
+    return found
 
 
 def _server(text: str, interface: str) -> Server | None:

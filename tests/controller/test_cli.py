@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -242,6 +243,30 @@ def test_history_text(api: tuple[dict[str, Any], str]) -> None:
     assert "error[E021]" not in ran.stdout
     assert "error[E021]: x" in run("history", "--text", "--config", config).stdout
     assert len(json.loads(run("history", "-n", "1", "--format", "json", "--config", config).stdout)) == 1
+
+
+def test_history_events(api: tuple[dict[str, Any], str]) -> None:
+    """History shows what became of addresses and leases as the page does; JSON has them by `--events`."""
+    snapshot, config = api
+    assert "no address" in run("history", "--events", "--config", config).stdout
+    assert "EVENT" not in run("history", "--config", config).stdout
+    kernel = {"time": "2026-01-01T00:00:00Z", "node": "gw", "source": "kernel", "reason": "replaced", "kind": "change",
+              "interface": "eth0", "old": ["10.0.0.5/24"], "new": ["10.0.0.9/24"], "duration_ms": 3,
+              "queries": 1200}  # fmt: skip
+    lease = {"time": "2026-01-01T00:00:00Z", "node": "gw", "source": "dhclient", "reason": "BOUND", "kind": "up",
+             "interface": "eth0", "old": [], "new": ["10.0.0.9/24"], "dns": ["10.0.0.1"]}  # fmt: skip
+    snapshot["events"] = [kernel, lease, {"time": "", "source": "[x]"}]
+    for words in ((), ("--events",)):
+        text = run("history", *words, "--config", config, COLUMNS="").stdout
+        assert re.search(r"10\.0\.0\.5/24 → 10\.0\.0\.9/24; 3 ms; 1.200 queries answered meanwhile", text)
+        assert "BOUND on eth0" in text and "none → 10.0.0.9/24; DNS 10.0.0.1" in text and "[x]" in text
+        assert ("Fix [printer]" in text) == (words == ())
+    assert "replaced" not in run("history", "--revisions", "--config", config).stdout
+    assert "BOUND" not in run("history", "-n", "1", "--config", config).stdout
+    assert json.loads(run("history", "--format", "json", "--config", config).stdout) == [ROW]
+    assert json.loads(run("history", "--events", "-n", "2", "--format", "json", "--config", config).stdout) == [
+        kernel, lease,
+    ]  # fmt: skip
 
 
 def test_nothing_is_cut_off(api: tuple[dict[str, Any], str]) -> None:

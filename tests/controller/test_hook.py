@@ -99,6 +99,20 @@ def test_the_end_of_a_lease() -> None:
         assert (found["kind"], found["new"], found["dns"], found["search"]) == ("down", [], [], [])
 
 
+def test_how_long_a_lease_is_had() -> None:
+    """Three clients tell it, in seconds; for ever is no time, and what is no number is refused."""
+    assert event_of({**DHCLIENT, "new_dhcp_lease_time": "600"})["lifetime"] == 600
+    assert event_of({**DHCPCD, "new_dhcp_lease_time": "43200"})["lifetime"] == 43200
+    assert event_of({**UDHCPC, "lease": "120"}, "renew")["lifetime"] == 120
+    for endless in ("4294967295", ""):
+        found = event_of({**DHCLIENT, "new_dhcp_lease_time": endless})
+        assert "lifetime" not in found and found["refused"] == 0
+    for bad in ("0", "-1", "1e9", "4294967296", "9" * 4000, "\u0663"):
+        found = event_of({**DHCLIENT, "new_dhcp_lease_time": bad})
+        assert "lifetime" not in found and found["refused"] == 1
+    assert "lifetime" not in event_of({**DHCLIENT, "reason": "EXPIRE", "new_dhcp_lease_time": "600"})
+
+
 def test_ipv6_leases_and_router_advertisements() -> None:
     """DHCPv6 and router advertisements are leases of their own, with their own variables."""
     six = {"reason": "BOUND6", "interface": "eth0", "new_ip6_address": "fd00::5", "new_ip6_prefixlen": "64",
@@ -372,6 +386,14 @@ def test_left_events_are_taken_up_in_order(tmp_path: pathlib.Path) -> None:
     delivery.leave(str(tmp_path), first)
     spool.look()
     assert spool.taken == 3
+    delivery.leave(str(tmp_path), {**first, "at": 5, "lifetime": 60})
+    (made,) = folder.iterdir()
+    text = made.read_text()
+    spool.look()
+    assert heard[-1][1] == {**first, "at": 5, "lifetime": 60}  # of this boot: `at` counts
+    made.write_text(text.replace('"boot": "', '"boot": "x'))
+    spool.look()
+    assert (spool.stale, spool.taken, list(folder.iterdir())) == (1, 4, [])  # of another: its lease is had no more
 
 
 def test_left_files_are_bounded(tmp_path: pathlib.Path) -> None:

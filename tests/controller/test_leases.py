@@ -83,7 +83,8 @@ def test_servers_are_those_of_all_leases_of_the_interface() -> None:
     told = news(leases, {**six, "kind": "down", "new": [], "dns": []})
     assert told and told["kind"] == "down" and told["dns"] == ["10.0.0.1"] and told["old"] == ["fd00::5/128"]
     told = news(leases, {"source": "networkd", "reason": "off", "interface": "eth0", "kind": "down", "lease": "all"})
-    assert told and told["kind"] == "down" and told["dns"] == [] and not list(leases.current())
+    assert told and told["kind"] == "down" and told["dns"] == []
+    assert [(event["kind"], event["dns"]) for _, event in leases.current()] == [("down", [])]
 
 
 def test_the_end_of_what_never_was_is_no_news() -> None:
@@ -114,7 +115,7 @@ def test_a_restart_remembers_and_a_boot_forgets(tmp_path: Path) -> None:
 
     async def one() -> list[tuple[str, dict[str, Any]]]:
         told: list[tuple[str, dict[str, Any]]] = []
-        events = Events(str(tmp_path), lambda node, event: told.append((node, event)), quiet_s=0.01)
+        events = Events(str(tmp_path), lambda node, event, news: told.append((node, event)), quiet_s=0.01)
         known = [event["new"] for _, event in events.leases.current()]
         events.hear("n", {**BOUND, "kind": "same", "old": ["10.0.0.5/24"]})
         await asyncio.sleep(0.05)
@@ -131,3 +132,83 @@ def test_a_restart_remembers_and_a_boot_forgets(tmp_path: Path) -> None:
         assert len(asyncio.run(one())) == 1
     file.write_bytes(b"\xff{")
     assert len(asyncio.run(one())) == 1
+
+
+LEASE = {**BOUND, "lifetime": 600}
+DOWN = {"source": "dhclient", "reason": "RELEASE", "interface": "eth0", "kind": "down", "lease": "dhcp4"}
+
+
+def test_a_lease_that_has_outlived_its_time_has_ended() -> None:
+    """Nobody says so, and it is over all the same, a moment later than its client would have said it; a renewal puts
+    that off, and who asks is told how much is left."""
+    leases = Leases()
+    leases.hear("n", LEASE)
+    told = leases.news("n", "eth0", 1000)
+    assert told and told["lifetime"] == 600 and leases.next_end_ms() == 601_000 + 5000
+    leases.hear("n", {**LEASE, "kind": "same"})
+    assert leases.news("n", "eth0", 301_000) is None  # a renewal
+    assert leases.expire(601_000 + 5000) == []
+    assert [event["lifetime"] for _, event in leases.current(801_000)] == [100]
+    assert [event["kind"] for _, event in leases.current(1_000_000)] == ["down"]
+    assert leases.expire(901_000 + 4999) == [] and leases.expire(901_000 + 5000) == [("n", "eth0")]
+    told = leases.news("n", "eth0", 906_000)
+    assert told and (told["kind"], told["reason"], told["dns"]) == ("down", "overdue", [])
+    assert told["old"] == ["10.0.0.5/24"] and leases.next_end_ms() is None
+    leases.hear("n", {**LEASE, "at": 100_000})  # found in a file, long after
+    assert leases.news("n", "eth0", 906_000) is None
+
+
+def test_a_lease_without_a_time_does_not_end_by_itself() -> None:
+    """NetworkManager and networkd tell no lifetime, and some leases are for ever."""
+    leases = Leases()
+    assert "lifetime" not in (news(leases, BOUND) or {})
+    assert leases.expire(1 << 50) == [] and leases.next_end_ms() is None
+
+
+def test_what_has_ended_is_told_to_who_comes_later(tmp_path: Path) -> None:
+    """A node that was away while a lease ended hears of it when it is back, also from a controller that was restarted."""
+
+    async def one(*events: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        made = Events(str(tmp_path), lambda node, event, news: None, quiet_s=0.0)
+        made.start()
+        for event in events:
+            made.hear("n", event)
+            await asyncio.sleep(0.02)
+        made.stop()
+        return list(made.current())
+
+    ((_, event),) = asyncio.run(one(BOUND))
+    assert (event["kind"], event["dns"]) == ("same", ["10.0.0.1"])
+    for more in ([DOWN], []):
+        ((_, event),) = asyncio.run(one(*more))
+        assert (event["kind"], event["dns"], event["new"]) == ("down", [], [])
+    ((_, event),) = asyncio.run(one(BOUND))
+    assert event["kind"] == "same"
+
+
+def test_a_renewal_reaches_nodes_and_nobody_else(tmp_path: Path) -> None:
+    """A node must know that the lease goes on; for people it is no news. And nobody says that the next one ends."""
+    told: list[tuple[str, int | None, bool]] = []
+    now_ms = [1000]
+
+    async def body() -> None:
+        events = Events(
+            str(tmp_path), lambda node, event, news: told.append((event["kind"], event.get("lifetime"), news)),
+            quiet_s=0.0, now_ms=lambda: now_ms[0],
+        )  # fmt: skip
+        events.start()
+        events.hear("n", LEASE)
+        await asyncio.sleep(0.02)
+        now_ms[0] += 300_000
+        events.hear("n", {**LEASE, "kind": "same", "lifetime": 300})
+        await asyncio.sleep(0.02)
+        now_ms[0] += 304_800  # its end is 200 ms away
+        events.hear("n", {**LEASE, "interface": "eth1"})
+        end = asyncio.get_running_loop().time() + 5
+        while len(told) < 4 and asyncio.get_running_loop().time() < end:
+            now_ms[0] += 10
+            await asyncio.sleep(0.01)
+        events.stop()
+
+    asyncio.run(body())
+    assert told == [("up", 600, True), ("same", 300, False), ("up", 600, True), ("down", None, True)]

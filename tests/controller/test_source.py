@@ -213,11 +213,14 @@ def test_git_events(tmp_path: pathlib.Path) -> None:
         repository(tmp_path)
         waiting = asyncio.ensure_future(following(events))
         await asyncio.sleep(0)
-        await origin.sync()
+        asked = asyncio.ensure_future(origin.sync())
         trouble = await waiting
         assert isinstance(trouble, Trouble) and "no branch or tag 'main'" in trouble.message
+        coming = asyncio.ensure_future(following(events))
+        with pytest.raises(SourceError, match="no branch or tag 'main'"):
+            await asked
         sha = await asyncio.to_thread(push, work, "First rules", a="version: 1\n")
-        found = await following(events)  # a repository on this machine is noticed without a poll
+        found = await coming  # a repository on this machine is noticed without a poll
         assert isinstance(found, Found)
         revision = found.snapshot.revision
         assert (revision.id, revision.sha) == (f"main@sha1:{sha}", sha)

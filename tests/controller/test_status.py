@@ -9,6 +9,7 @@ import importlib.util
 import json
 import pathlib
 import re
+import socket
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def client(snapshot: dict[str, Any] | None = None, **options: Any) -> TestClient
     """A browser on the page of this snapshot."""
     now = datetime.datetime.now(datetime.UTC)
     return TestClient(create(FixedState(status_snapshot.office(now) if snapshot is None else snapshot),
-                             **{"node_settings": None, **options}))  # fmt: skip
+                             **{"node_settings": None, **options}), base_url="http://127.0.0.1:8053")  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -71,6 +72,41 @@ def test_changing_is_refused(path: str, method: str) -> None:
     assert response.status_code == 405
     assert response.headers["allow"] == "GET, HEAD"
     assert "content-security-policy" in response.headers
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_strange_name_is_refused(path: str) -> None:
+    """A name that somebody else may point at us (DNS rebinding) gets nothing; addresses, localhost, the machine's own
+    name and configured ones do."""
+    config = settings.load({"status": {"hosts": ["DNS.office.example"]}}, "/srv", {})
+    browser = client({}, node_settings=config)
+    mine = socket.gethostname()
+    for host in ("evil.example", "evil.example:8053", "127.0.0.1.evil.example", "[::1].evil.example", "::1.x", "x:y:z",
+                 "localhost.evil.example", "office.example", "evil.example:99999999"):  # fmt: skip
+        response = browser.get(path, headers={"host": host})
+        assert response.status_code == 421 and "status.hosts" in response.text and "part-" not in response.text
+        assert "content-security-policy" in response.headers
+    for host in ("127.0.0.1", "10.0.0.5:8053", "[::1]:8053", "[fd00::1]", "localhost:80", "LOCALHOST", mine,
+                 f"{mine}:8053", "dns.office.example:443", "dns.office.example."):  # fmt: skip
+        assert browser.get(path, headers={"host": host}).status_code in (200, 400), host
+
+
+def test_our_own_questions_are_not_shown() -> None:
+    """With what we see whether a node answers is no news; the same question from a client is."""
+    row = {"time": "2026-01-01T00:00:00Z", "client": "127.0.0.1", "qname": "version.bind", "qtype": "TXT",
+           "stage": "shape", "action": "chaos", "rcode": "NOERROR"}  # fmt: skip
+    nodes = [{"name": "a", "listen": ["10.0.0.5:53", "eth0:53"]}]
+    own = [row, {**row, "qname": "id.server", "client": "::1"}, {**row, "client": "10.0.0.5"}]
+    other = {**row, "client": "10.0.0.77"}
+    page = view.page({"decisions": [*own, other], "nodes": nodes}, datetime.datetime.now(datetime.UTC))
+    assert [shown.client for shown in page.decisions] == ["10.0.0.77"] and page.decisions_known == 1
+
+
+def test_a_secret_in_the_url_is_not_shown() -> None:
+    """Where the rules come from is shown without user and password."""
+    git = {"git": {"url": "https://anna:hunter2@git.example/rules.git"}}
+    text = client({}, node_settings=settings.load({"source": git}, "/srv", {})).get("/").text
+    assert "https://git.example/rules.git" in html.unescape(text) and "hunter2" not in text
 
 
 def test_page_has_nothing_inline_or_external() -> None:
@@ -169,7 +205,7 @@ def test_odd_snapshots_do_not_break_the_page(value: Any) -> None:
         "active": {**odd_row, "revision": "x"}, "newest": {**odd_row, "revision": "y"}, "counters": odd_row,
     })  # fmt: skip
     state = FixedState({})
-    browser = TestClient(create(state, node_settings=None))
+    browser = TestClient(create(state, node_settings=None), base_url="http://[::1]:8053")
     for state.value in snapshots:
         assert browser.get("/").status_code == 200
         assert browser.get("/metrics").status_code == 200

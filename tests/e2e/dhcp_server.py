@@ -1,6 +1,6 @@
 """A DHCP server with leases of seconds, for tests of expiry: dnsmasq's shortest is two minutes.
 
-`python dhcp_server.py INTERFACE SERVER CLIENT LEASE_S`: gives CLIENT to whoever asks (RFC 2131, 2132), for ever.
+`python dhcp_server.py INTERFACE SERVER LEASE_S MAC,ADDRESS …` answers those for ever (RFC 2131, 2132).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def options(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def main(interface: str, server: str, client: str, lease_s: int) -> None:
+def main(interface: str, server: str, lease_s: int, given: dict[bytes, str]) -> None:
     """Answer DISCOVER with OFFER and REQUEST with ACK."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
@@ -32,16 +32,17 @@ def main(interface: str, server: str, client: str, lease_s: int) -> None:
     while True:
         data = sock.recv(2048)
         kind = options(data).get(53, b"") if len(data) > 240 else b""
-        if kind not in (b"\x01", b"\x03"):
+        if kind not in (b"\x01", b"\x03") or data[28:34] not in given:
             continue
-        given = [
+        told = [
             (53, b"\x02" if kind == b"\x01" else b"\x05"), (54, here), (51, struct.pack(">I", lease_s)),
             (1, socket.inet_aton("255.255.255.0")), (6, here), (15, b"office.example"),
         ]  # fmt: skip
-        body = b"".join(bytes((code, len(value))) + value for code, value in given) + b"\xff"
-        head = bytes((2, *data[1:4])) + data[4:8] + bytes(8) + socket.inet_aton(client) + here + data[24:236]
+        body = b"".join(bytes((code, len(value))) + value for code, value in told) + b"\xff"
+        head = bytes((2, *data[1:4])) + data[4:8] + bytes(8) + socket.inet_aton(given[data[28:34]]) + here + data[24:236]
         sock.sendto(head + data[236:240] + body, ("255.255.255.255", 68))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    pairs = (word.split(",") for word in sys.argv[4:])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), {bytes.fromhex(mac.replace(":", "")): ip for mac, ip in pairs})

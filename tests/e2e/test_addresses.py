@@ -10,7 +10,6 @@ import os
 import pathlib
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import dns.rrset
 import pytest
 
 from tests.lan import ROOT, until
-from tests.wire import PORT, Load, NodeThere, Wire
+from tests.wire import PORT, Load, NodeThere, Wire, ask_tcp
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="network namespaces need root")
 
@@ -85,14 +84,6 @@ def change(wire: Wire, count: int, pause_s: float = 0.04) -> list[str]:
             wire.server.ip(f"addr del {came[i - 1]}/16 dev d0")
             time.sleep(pause_s / 4)
     return came
-
-
-def ask_tcp(sock: socket.socket) -> str:
-    """A question over an open connection; the address in the answer."""
-    wire = dns.message.make_query("printer.office.example", "A").to_wire()
-    sock.sendall(struct.pack("!H", len(wire)) + wire)
-    (length,) = struct.unpack("!H", sock.recv(2, socket.MSG_WAITALL))
-    return str(dns.message.from_wire(sock.recv(length, socket.MSG_WAITALL)).answer[0][0])
 
 
 def dig(wire: Wire, address: str, *words: str) -> str:

@@ -325,7 +325,7 @@ def test_the_cache_knows_who_was_asked() -> None:
     lan = Forward(N("lan"), where(51), (), dhcp=True)
 
     def release(generation: int, *forwards: Forward) -> None:
-        blobs = compile_table(rulesets.ruleset([], forwards=forwards))
+        blobs = compile_table(rulesets.ruleset([], forwards=list(forwards)))
         bench.hot.install(blobs.policy, blobs.names, generation, "main@sha1:abc")
 
     def lease(*servers: str) -> None:
