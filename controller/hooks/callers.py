@@ -147,12 +147,17 @@ def event_of(environ: Mapping[str, str], arguments: Sequence[str]) -> tuple[Even
                 return None, f"{source}: nothing that concerns a lease"
             event = {"v": 1, "source": source, **found}
             if not event["interface"]:
-                return None, f"{source}: no proper interface is named"
+                return _nothing_but(source, values), f"{source}: no proper interface is named"
             if not _WORD.fullmatch(event["reason"]):
-                return None, f"{source}: no proper reason is given"
+                return _nothing_but(source, values), f"{source}: no proper reason is given"
             event["refused"] = values.refused
             return event, f"{source}: {event['reason']} on {event['interface']}"
     return None, "no DHCP client has called this (see `nexoraldns hook --help`)"
+
+
+def _nothing_but(source: str, values: Values) -> Event:
+    """An EVENT about nothing: what cannot be told is counted all the same."""
+    return {"v": 1, "source": source, "reason": "refused", "kind": "same", "refused": max(1, values.refused)}
 
 
 def _interface(values: Values, *names: str) -> str:

@@ -37,7 +37,7 @@ def browser(answers: Any = None, **status: Any) -> tuple[TestClient, list[tuple[
 
     node = settings.load({"status": status} if status else None, "/", {})
     use = None if status.get("trace") is False else answers or picture
-    return TestClient(create(State(), node_settings=node, trace=use)), asked
+    return TestClient(create(State(), node_settings=node, trace=use), base_url="http://127.0.0.1:8053"), asked
 
 
 def test_a_trace_is_shown_and_its_style_is_allowed_by_hash() -> None:

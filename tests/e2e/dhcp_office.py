@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -118,18 +118,22 @@ class Host(Machine):
         until(self.status, 30, "the status page")
         return process
 
+    def get(self, path: str) -> str:
+        """What the status page says; empty when it does not answer."""
+
+        def get() -> str:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{PAGE}{path}", timeout=3) as answer:
+                    return str(answer.read().decode())
+            except OSError:
+                return ""
+
+        return self.inside(get) or ""
+
     def status(self) -> dict[str, Any]:
         """What /api/v1/status says; empty when nobody does."""
-
-        def get() -> dict[str, Any]:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{PAGE}/api/v1/status", timeout=3) as answer:
-                    found: dict[str, Any] = json.load(answer)
-                    return found
-            except OSError:
-                return {}
-
-        return self.inside(get) or {}
+        found: dict[str, Any] = json.loads(self.get("/api/v1/status") or "{}")
+        return found
 
     def workers(self) -> list[dict[str, Any]]:
         """The workers' rows."""
@@ -191,15 +195,15 @@ class Office:
             dnsmasq.popen.send_signal(signal.SIGHUP)  # nsenter has become dnsmasq: the pid is the same
             until(lambda: dnsmasq.text().count(f"read {self.given}") > read, 5, "the new addresses")
 
-    def dnsmasq(self) -> Process:
+    def dnsmasq(self, *options: str, dns: Sequence[str] = DNS) -> Process:
         """A DHCP server that gives everybody the address of `give`, with leases of two minutes renewed every 3 s."""
         return self.server.start(
             "dnsmasq", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=br0",
             "--bind-interfaces", "--user=root", "--no-ping", "--dhcp-authoritative", "--log-dhcp", "--log-facility=-",
             f"--dhcp-leasefile={self.folder / 'leases'}", f"--dhcp-hostsfile={self.given}",
             f"--pid-file={self.folder / 'dnsmasq.pid'}", "--dhcp-range=10.77.0.50,10.77.0.99,255.255.255.0,2m",
-            f"--dhcp-option=option:dns-server,{','.join(DNS)}", "--dhcp-option=option:domain-name,office.example",
-            "--dhcp-option-force=58,3", "--dhcp-option-force=59,6",
+            f"--dhcp-option=option:dns-server,{','.join(dns)}", "--dhcp-option=option:domain-name,office.example",
+            "--dhcp-option-force=58,3", "--dhcp-option-force=59,6", *options,
         )  # fmt: skip
 
     def short_leases(self, seconds: int) -> Process:

@@ -180,8 +180,9 @@ def test_without_a_lease_the_answer_says_so(wire: Wire, tmp_path: pathlib.Path) 
         assert "SERVFAIL" in ran and "no DHCP lease names a DNS server (forward entry lan" in ran
 
 
-def test_the_servers_of_the_lease_are_asked(wire: Wire, tmp_path: pathlib.Path) -> None:
-    """A hook's event brings the lease's DNS server: `lan: dhcp` asks it, and never us, whom the lease names too."""
+@contextlib.contextmanager
+def router(wire: Wire) -> Iterator[None]:
+    """The DNS server of the lease, on the client's machine: every name has the address 10.99.0.77."""
 
     def listening() -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -190,32 +191,81 @@ def test_the_servers_of_the_lease_are_asked(wire: Wire, tmp_path: pathlib.Path) 
 
     sock: socket.socket = wire.client.inside(listening)
 
-    def router() -> None:
+    def serve() -> None:
         with contextlib.suppress(OSError):
-            while True:
-                data, peer = sock.recvfrom(4096)
-                question = dns.message.from_wire(data)
+            while data_peer := sock.recvfrom(4096):
+                question = dns.message.from_wire(data_peer[0])
                 response = dns.message.make_response(question)
                 name = question.question[0].name
                 response.answer.append(dns.rrset.from_text(name, 60, "IN", "A", "10.99.0.77"))
-                sock.sendto(response.to_wire(), peer)
+                sock.sendto(response.to_wire(), data_peer[1])
 
-    thread = threading.Thread(target=router, daemon=True)
-    thread.start()
-    with serving(wire, tmp_path, f"*:{PORT}") as node:
-        lease = {"reason": "BOUND", "interface": "d0", "new_ip_address": "10.99.0.1", "new_subnet_mask": "255.255.0.0",
-                 "new_domain_name_servers": "10.99.0.1 10.99.0.2"}  # fmt: skip
-        hook = [f"{key}={value}" for key, value in lease.items()]
-        wire.server.run("env", *hook, f"NEXORALDNS_CONFIG={node.config}", f"PYTHONPATH={ROOT}", sys.executable, "-m",
-                        "controller.cli", "hook")  # fmt: skip
+    threading.Thread(target=serve, daemon=True).start()
+    yield
+    sock.close()
+
+
+def tell(wire: Wire, node: NodeThere, reason: str, **more: str) -> None:
+    """What dhclient tells its hook; the DNS servers are this very machine and the router."""
+    lease = {"reason": reason, "interface": "d0", "NEXORALDNS_CONFIG": str(node.config), "PYTHONPATH": str(ROOT)}
+    when = "new" if reason == "BOUND" else "old"
+    lease |= {f"{when}_ip_address": "10.99.0.1", f"{when}_subnet_mask": "255.255.0.0"} | more
+    lease |= {"new_domain_name_servers": "10.99.0.1 10.99.0.2"} if reason == "BOUND" else {}
+    words = [f"{key}={value}" for key, value in lease.items()]
+    wire.server.run("env", *words, sys.executable, "-m", "controller.cli", "hook")
+
+
+def test_the_servers_of_the_lease_are_asked(wire: Wire, tmp_path: pathlib.Path) -> None:
+    """A hook's event brings the lease's DNS server: `lan: dhcp` asks it, and never us, whom the lease names too."""
+    with router(wire), serving(wire, tmp_path, f"*:{PORT}") as node:
+        tell(wire, node, "BOUND")
         until(lambda: dig(wire, "10.99.0.1", "nas.lan") == "10.99.0.77", 5, "the lease's server")
         until(lambda: node.status()["nodes"][0]["facts"]["lease"] == 1, 5, "one server, not two")
-        gone = ["reason=EXPIRE", "interface=d0", "old_ip_address=10.99.0.1", f"NEXORALDNS_CONFIG={node.config}"]
-        wire.server.run("env", *gone, f"PYTHONPATH={ROOT}", sys.executable, "-m", "controller.cli", "hook")
+        tell(wire, node, "EXPIRE")
         # Its answer has 60 s to live in the cache: that belongs to the lease, and nobody gets it any more.
         until(lambda: dig(wire, "10.99.0.1", "nas.lan") == "", 5, "the lease to end")
         until(lambda: node.status()["nodes"][0]["facts"]["lease"] == 0, 5, "the facts")
-    sock.close()
+
+
+def test_a_lease_that_nobody_could_tell_of(wire: Wire, tmp_path: pathlib.Path) -> None:
+    """The lease ends while the controller is away, then while the node is: each hears of it when it is back. Until then
+    the node asks the server that it knows, over its own restart too. A lease that nobody renews ends by itself."""
+    place = tmp_path / "node"
+    place.mkdir()
+    node = NodeThere(wire.server, place, {"listen": [f"*:{PORT}"]}, RULES)
+    names = iter(range(1000))  # each is asked once, so the cache knows none
+
+    def asked() -> str:
+        return dig(wire, "10.99.0.1", f"tv{next(names)}.lan")
+
+    try:
+        with router(wire):
+            controller, dnsd = node.start("controller"), node.start("dnsd")
+            node.answers()
+            tell(wire, node, "BOUND")
+            until(lambda: asked() == "10.99.0.77", 5, "the lease's server")
+            assert controller.end() == 0
+            tell(wire, node, "EXPIRE")
+            assert asked() == "10.99.0.77"
+            controller = node.start("controller")
+            until(lambda: asked() == "", 15, "the end that a file told of")
+            tell(wire, node, "BOUND")
+            until(lambda: asked() == "10.99.0.77", 5, "the lease's server")
+            assert dnsd.end() == 0
+            tell(wire, node, "EXPIRE")
+            until(lambda: node.status()["events"][0]["kind"] == "down", 5, "the controller to know")
+            dnsd = node.start("dnsd")
+            until(lambda: node.status()["nodes"][0]["connected"], 10, "the node")
+            until(lambda: "no DHCP lease" in wire.client.run("dig", "@10.99.0.1", "-p", str(PORT), "nas.lan"), 5, "it")
+            tell(wire, node, "BOUND", new_dhcp_lease_time="2")
+            until(lambda: asked() == "10.99.0.77", 5, "the lease's server")
+            until(lambda: node.status()["events"][0]["reason"] == "overdue", 12, "its end")
+            until(lambda: asked() == "", 2, "the node to know")
+    except BaseException:
+        node.close()
+        print(node.logs())
+        raise
+    node.close()
 
 
 @pytest.mark.parametrize("listen", [f"d0:{PORT}", f"d0/addresses:{PORT}"], ids=["device", "addresses"])

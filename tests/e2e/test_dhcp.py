@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.dhcp_office import CLIENTS, DNS, Host, Office, Row, dhclient
+from tests.e2e.dhcp_office import CLIENTS, DNS, SERVER, Host, Office, Row, dhclient, release
 from tests.lan import until
 
 FIRST, SECOND = "10.77.0.51", "10.77.0.52"
@@ -74,6 +74,35 @@ def test_a_client_is_not_held_up_by_a_hanging_program(office: Office) -> None:
         assert time.monotonic() - started < 8
         client.end(signal.SIGKILL)
         host.run("ip", "addr", "flush", "dev", "eth0")
+
+
+def test_a_hostile_server(office: Office) -> None:
+    """A DHCP server that sends commands for a shell, servers that must not be asked, and more of everything than fits:
+    each client gets its address, what is no proper value is refused and counted, nothing is run, and the page shows
+    what is left as text."""
+    (host,) = office.hosts
+    host.controller()
+    evil = "$(touch /run/owned);`touch /run/owned`'|touch /run/owned#<script>alert(1)</script>"
+    servers = [f"10.66.{number}.1" for number in range(1, 10)]
+    server = office.dnsmasq(
+        f"--dhcp-option-force=15,{evil}", f"--dhcp-option-force=12,{evil}",
+        dns=["127.0.0.1", "224.0.0.1", "255.255.255.255", SERVER, *servers],
+    )  # fmt: skip
+    refused = 0
+    for name, start in CLIENTS.items():
+        client = start(host)
+        until(lambda: host.addresses() == [FIRST], 15, f"{name}'s address")
+        row = until(lambda name=name: host.events(name), 10, f"{name}'s word")[0]
+        assert row[2] == [f"{FIRST}/24"] and row[3] == [SERVER, *servers[:7]]
+        assert host.counts()["values_refused"] >= refused + 3
+        refused = host.counts()["values_refused"]
+        release(host, name, client)
+        until(lambda name=name: host.addresses() == [] and host.events(name)[-1][0] == "down", 15, f"{name}'s release")
+        client.end(signal.SIGKILL)
+    assert f'nexoraldns_lease_events_total{{what="values_refused"}} {float(refused)}' in host.get("/metrics")
+    host.run("test", "!", "-e", "/run/owned")
+    assert "<script>alert" not in host.get("/") and "touch" not in host.get("/api/v1/status")
+    assert server.popen.poll() is None
 
 
 # --- the dispatchers --------------------------------------------------------------------------------------------------
