@@ -101,6 +101,21 @@ class _StatusCollector(Collector):
                 changes.add_metric([name], whole(facts.get("changes")))
                 took.add_metric([name], whole(facts.get("change_ms")) / 1000)
         yield from (connected, generation, current, changes, took)
+        yield from self.upstreams(snapshot)
+
+    def upstreams(self, snapshot: Mapping[str, Any]) -> Iterator[Metric]:
+        labels = ["node", "server"]
+        ill = GaugeMetricFamily("nexoraldns_upstream_ill", "Workers for which a server did not answer last.",
+                                labels=labels)  # fmt: skip
+        time_ = GaugeMetricFamily("nexoraldns_upstream_rtt_seconds", "Smoothed round-trip time of a server.",
+                                  labels=labels)  # fmt: skip
+        for node in rows(snapshot.get("nodes")):
+            for row in rows(node.get("upstreams")):
+                values = [str(node.get("name") or node.get("node") or "node"), str(row.get("server", ""))]
+                ill.add_metric(values, whole(row.get("ill")))
+                if whole(row.get("rtt_us")):
+                    time_.add_metric(values, whole(row.get("rtt_us")) / 1e6)
+        yield from (ill, time_)
 
     def counters(self, snapshot: Mapping[str, Any]) -> Iterator[Metric]:
         counters = mapping(snapshot.get("counters"))

@@ -169,6 +169,24 @@ class WorkerView:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class UpstreamView:
+    """A server of a forward entry, as the workers of one node have found it."""
+
+    server: str
+    state: str
+    tone: str
+    rtt: str
+
+
+def upstream(row: Mapping[str, Any]) -> UpstreamView:
+    """A row of a node's `upstreams`."""
+    ill, workers, rtt_us = whole(row.get("ill")), whole(row.get("workers")), whole(row.get("rtt_us"))
+    state = "answers" if not ill else "does not answer" if ill >= workers else f"silent for {ill} of {workers} workers"
+    tone = "good" if not ill else "bad" if ill >= workers else "busy"
+    return UpstreamView(str(row.get("server", "")), state, tone, f"{rtt_us / 1000:.1f} ms" if rtt_us else "–")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class NodeView:
     """A node and its workers."""
 
@@ -178,6 +196,7 @@ class NodeView:
     agent: str
     listen: str
     workers: tuple[WorkerView, ...]
+    upstreams: tuple[UpstreamView, ...]
     tone: str
 
 
@@ -202,7 +221,7 @@ def node(row: Mapping[str, Any], active_digest: str) -> NodeView:
         name=str(row.get("name") or row.get("node") or "node"), connected=connected,
         phase=str(row.get("phase") or ("connected" if connected else "away")), agent=str(row.get("agent") or ""),
         listen=", ".join(map(str, listen)) if isinstance(listen, list | tuple) else str(listen or ""),
-        workers=tuple(workers), tone=tone,
+        workers=tuple(workers), upstreams=tuple(upstream(each) for each in rows(row.get("upstreams"))), tone=tone,
     )  # fmt: skip
 
 

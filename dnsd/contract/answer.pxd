@@ -16,6 +16,7 @@ cdef class Responder:
     cdef int revision_length
     cdef public int rcode
     cdef public int truncated
+    cdef public int opt
     cdef int authentic
     cdef int at
     cdef int base

@@ -82,6 +82,7 @@ class Responder:
         self.truncated = 0
         self.authentic = 0
         self.at = 0
+        self.opt = 0  # where the last response's OPT begins, when it has one; nothing stands behind it
         self.base = 0
         self.end = 0
         self.ede = EDE_NONE
@@ -177,6 +178,7 @@ class Responder:
             if q.question_end:
                 self.at = base + q.question_end - q.base
         if q.edns:
+            self.opt = self.at
             self.out[self.at] = 0
             self.at += 1
             self.u16(TYPE_OPT)
@@ -434,7 +436,8 @@ class Responder:
         self.rcode = rcode & 65535
         if age == 2147483647:
             self.ede = EDE_STALE_NXDOMAIN if self.rcode == RCODE_NXDOMAIN else EDE_STALE_ANSWER
-        # Only what was validated here comes with it (`resolve.forwarder` and `flightpath` take it off); told to those who ask (RFC 6840, sections 5.7 and 5.8).
+        # Only what was validated here comes with it (`resolve.forwarder` and `flightpath` take it off); told to those
+        # who ask (RFC 6840, sections 5.7 and 5.8).
         if rcode & 65536 and not v.entry and (q.do or q.flags & 32):
             self.authentic = 1 if age != 2147483647 else 0
         if v.stage == STAGE_POLICY and v.rule_action == RULE_REDIRECT:

@@ -428,5 +428,6 @@ class Agent:
                 "facts": {"version": facts.version, "gates": len(facts.gates), "open": sum(facts.gates),
                           "own": len(facts.own), "self": len(facts.self_addresses), "lease": len(facts.lease),
                           "changes": self._addresses.changes, "change_ms": self._addresses.last_ms},
+                "upstreams": telemetry.upstreams(self._shared.upstreams_read(slot) for slot in range(len(counters))),
                 "events": self._addresses.events(),
             })  # fmt: skip

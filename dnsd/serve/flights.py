@@ -7,6 +7,7 @@ waiting in a queue that cannot be served.
 
 import dataclasses
 import heapq
+import json
 import secrets
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol
@@ -73,6 +74,9 @@ class Answers(Protocol):
 
     def forget_routes(self) -> None:
         """Ask again which server is first (`serve.flightpath`)."""
+
+    def upstreams(self) -> list[Server]:
+        """The servers of the table's forward entries."""
 
     def rtts(self) -> Iterable[tuple[Server, float]]:
         """Round-trip times of servers that it has measured, in milliseconds."""
@@ -183,6 +187,15 @@ class Flights:
             self._send(miss.key, flight, ask)
         else:
             self._next(miss.key, flight, Reply(retry.wire, self._now_ms(), retry.error))
+
+    def health(self) -> bytes:
+        """What is known of the table's servers, for people: [address, port, failures, round-trip time in µs] each."""
+        known = dict(self._servers.standings())
+        rows = [
+            [*server, known[server].failures, round(1000 * known[server].rtt_ms)]
+            for server in self._answers.upstreams() if server in known
+        ]  # fmt: skip
+        return json.dumps(rows, separators=(",", ":")).encode()
 
     def clock(self, wall_s: int) -> None:
         """The wall clock, for what is remembered of validated answers."""

@@ -52,6 +52,7 @@ cdef class HotPath:
     cdef public int min_ttl
     cdef public int max_ttl
     cdef public int prefetch
+    cdef public int keepalive
     cdef public unsigned int stale_s
     cdef int late
 

@@ -74,13 +74,15 @@ _NO_RECURSION = b"the question does not ask for recursion (RD) and the answer is
 _RING_RECORD = 320
 _RING_HEAD = 64
 _STREAM = 65535
+_KEEPALIVE = 11  # the EDNS option edns-tcp-keepalive
+_SHOWN = 64  # upstream servers whose state is shown
 
 
 class Miss:
     """A question that only an upstream can answer, with all that its answer will need.
 
-    `key` is equal for questions that one upstream answer serves. `fd` is -1 for a question over TCP, -2 when nobody waits. `route` is the
-    number + 1 for `HotPath.route`, `mark` stands for it in the cache (`HotPath.mark`). `token` is the worker's.
+    `key` is equal for questions that one upstream answer serves. `fd` is -1 for a question over TCP, -2 when nobody
+    waits. `route` is the number + 1 for `HotPath.route`, `mark` stands for it in the cache (`HotPath.mark`). `token` is the worker's.
     """
 
     __slots__ = (
@@ -137,6 +139,7 @@ class HotPath:
         self.max_ttl = 86400
         self.prefetch = 0  # 1: what is popular is renewed before it expires
         self.stale_s = 0  # for how long after its time an answer may be served; 0: not at all
+        self.keepalive = 100  # how long a TCP connection may be idle, in tenths of a second
         self.late = 0  # 1 while an answer past its time is good enough, 2 when it is to serve the next ones too
         self.facts_data = encode(Facts())
         self.view = FactsView(self.facts_data, 0)
@@ -187,6 +190,12 @@ class HotPath:
                 found = dataclasses.replace(found, servers=decode(self.facts_data).lease_servers)
             self.routes[number] = found
         return found
+
+    def upstreams(self) -> list[tuple[str, int]]:
+        """The servers of the forward entries in the table that is installed now; of so many that people can look at."""
+        count = min(self.info.route_count, 256) if self.info is not None else 0
+        found = dict.fromkeys(server for number in range(1, count + 1) for server in self.route(number).servers)
+        return list(found)[:_SHOWN]
 
     def mark(self, number: cython.int) -> cython.int:
         """What stands for a route in the cache: equal while the same servers are asked in the same way, above 0.
@@ -530,7 +539,23 @@ class HotPath:
         if length < 0:
             self.miss(q, -1, None, None)
             return None
+        length = self.kept(q, self.stream_responder, length)
         return bytes(memoryview(self.stream_responder.out_buffer)[:length])
+
+    def kept(self, q: Query, r: Responder, length: int) -> int:
+        """Tell who asks for it how long its connection may be idle (RFC 7828); the answer's length after that."""
+        at, end = q.options, q.options + q.options_length
+        if not q.edns or length < 23 or length + 6 > _STREAM:
+            return length
+        while at + 4 <= end and (q.buf[at] << 8 | q.buf[at + 1]) != _KEEPALIVE:
+            at += 4 + (q.buf[at + 2] << 8 | q.buf[at + 3])
+        if at + 4 > end:
+            return length
+        out = memoryview(r.out_buffer)
+        size = (out[r.opt + 9] << 8 | out[r.opt + 10]) + 6
+        out[r.opt + 9 : r.opt + 11] = size.to_bytes(2, "big")
+        out[length : length + 6] = bytes((0, _KEEPALIVE, 0, 2)) + self.keepalive.to_bytes(2, "big")
+        return length + 6
 
     def store(self, miss: Miss, response: bytes) -> None:
         """Remember a raw upstream answer, when it is one that may be (once per flight)."""
@@ -608,6 +633,8 @@ class HotPath:
             v.guard = v.owner = 0
             v.zone = -1
         self.record(q, r.rcode, 1 if miss.fd < 0 else 0, 0, max(0, self.mono_ms - miss.started_ms) * 1000)
+        if miss.fd < 0:
+            length = self.kept(q, r, length)
         return bytes(memoryview(r.out_buffer)[:length])
 
     def overdue(self, miss: Miss, failed: bool) -> bytes | None:
@@ -630,6 +657,8 @@ class HotPath:
             length = self.handle(q, r, 0, len(miss.packet), 0, _STREAM if miss.fd < 0 else 0)
         finally:
             self.late = self.landing = 0
+        if length > 0 and miss.fd < 0:
+            length = self.kept(q, r, length)
         return bytes(memoryview(r.out_buffer)[:length]) if length >= 0 else None
 
     def send(self, miss: Miss, wire: bytes) -> None:

@@ -10,6 +10,7 @@ what the counters, the decisions or the facts mean.
     ...    per slot: u64 state, pid, generation, heartbeat ms; 32 bytes digest
     ...    per slot: u64 counters, `codes.COUNTERS` of them
     ...    per slot: the decision ring, 64 bytes of header and 4096 records of 320
+    ...    per slot: what its worker knows of upstream servers, 4 KiB: u32 length, u32 CRC-32, bytes
 """
 
 import mmap
@@ -25,6 +26,8 @@ FACTS_BYTES = 64 * 1024  # one half, its 8 octets of header included
 RING_RECORD_BYTES = 320
 RING_RECORDS = 4096
 RING_BYTES = 64 + RING_RECORDS * RING_RECORD_BYTES
+
+UPSTREAMS_BYTES = 4096
 
 _SLOT_BYTES = 64
 _FACTS_AT = 64
@@ -43,7 +46,8 @@ class SharedMemory:
         self.slots = slots
         counters_at = _SLOTS_AT + slots * _SLOT_BYTES
         rings_at = counters_at + slots * _COUNTER_BYTES
-        total = rings_at + slots * RING_BYTES
+        upstreams_at = rings_at + slots * RING_BYTES
+        total = upstreams_at + slots * UPSTREAMS_BYTES
         self._map = mmap.mmap(-1, total, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
         view = memoryview(self._map)
         self.committed: memoryview = view[0:8].cast("Q")
@@ -54,6 +58,7 @@ class SharedMemory:
         self._digests: list[memoryview] = []
         self._counters: list[memoryview] = []
         self._rings: list[memoryview] = []
+        self._upstreams: list[memoryview] = []
         for slot in range(slots):
             at = _SLOTS_AT + slot * _SLOT_BYTES
             self._words.append(view[at : at + 32].cast("Q"))
@@ -62,6 +67,8 @@ class SharedMemory:
             self._counters.append(view[at : at + codes.COUNTERS * 8].cast("Q"))
             at = rings_at + slot * RING_BYTES
             self._rings.append(view[at : at + RING_BYTES])
+            at = upstreams_at + slot * UPSTREAMS_BYTES
+            self._upstreams.append(view[at : at + UPSTREAMS_BYTES])
 
     # Facts: two halves, so that a reader of the newest one is disturbed only by the write after next.
     # The checksum replaces memory barriers, which plain Python does not have.
@@ -105,6 +112,7 @@ class SharedMemory:
         words = self._words[slot]
         words[_GENERATION] = 0
         self._digests[slot][:] = bytes(32)
+        self._upstreams[slot][0:8] = bytes(8)
         words[_HEARTBEAT] = now_ms
         words[_PID] = pid
         words[_STATE] = STARTING
@@ -154,3 +162,18 @@ class SharedMemory:
     def ring(self, slot: int) -> memoryview:
         """The slot's ring of decisions; written by its worker only."""
         return self._rings[slot]
+
+    def upstreams_write(self, slot: int, data: bytes) -> None:
+        """What this slot's worker knows of upstream servers; ValueError when it does not fit."""
+        if len(data) > UPSTREAMS_BYTES - 8:
+            raise ValueError(f"{len(data)} octets about upstream servers, the limit is {UPSTREAMS_BYTES - 8}")
+        area = self._upstreams[slot]
+        area[8 : 8 + len(data)] = data
+        area[0:8] = len(data).to_bytes(4, "little") + zlib.crc32(data).to_bytes(4, "little")
+
+    def upstreams_read(self, slot: int) -> bytes:
+        """What `upstreams_write` wrote last; b"" before, and while it is being written."""
+        area = self._upstreams[slot]
+        length = int.from_bytes(area[0:4], "little")
+        data = bytes(area[8 : 8 + length]) if length <= UPSTREAMS_BYTES - 8 else b""
+        return data if zlib.crc32(data) == int.from_bytes(area[4:8], "little") else b""

@@ -136,6 +136,11 @@ class Connections:
         """Whether an answer is still owed, or not yet taken by its reader."""
         return any(connection.in_flight or connection.out for connection in self._connections.values())
 
+    @property
+    def patience_ms(self) -> int:
+        """How long a connection may be idle as things are now."""
+        return self._patience_ms()
+
     def _patience_ms(self) -> int:
         return PRESSURE_IDLE_MS if len(self._connections) >= _PRESSURE else IDLE_MS
 

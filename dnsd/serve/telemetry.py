@@ -12,8 +12,10 @@ counts as dropped. Only this file knows the record's layout on the reading side.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ipaddress
+import json
 import struct
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -183,3 +185,21 @@ def totals(counters: Iterable[memoryview]) -> dict[str, int]:
         for number in range(codes.COUNTERS):
             sums[number] += row[number]
     return dict(zip(codes.COUNTER_NAMES, sums, strict=True))
+
+
+def upstreams(said: Iterable[bytes]) -> list[dict[str, int | str]]:
+    """What the workers know of upstream servers: how many asked each, for how many it is ill, its time in µs."""
+    servers: dict[str, list[tuple[int, int]]] = {}
+    for data in said:
+        with contextlib.suppress(ValueError, TypeError):
+            for host, port, failures, rtt_us in json.loads(data or b"[]"):
+                text = host if port == 53 else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                servers.setdefault(text, []).append((failures, rtt_us))
+    out: list[dict[str, int | str]] = []
+    for server, rows in sorted(servers.items()):
+        times = [rtt_us for _, rtt_us in rows if rtt_us]
+        out.append({
+            "server": server, "workers": len(rows), "ill": sum(failures > 0 for failures, _ in rows),
+            "failures": max(failures for failures, _ in rows), "rtt_us": sum(times) // len(times) if times else 0,
+        })  # fmt: skip
+    return out

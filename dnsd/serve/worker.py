@@ -26,7 +26,7 @@ from dnsd.serve.listener import Sockets
 from dnsd.serve.loop import UPSTREAM, Loop
 from dnsd.serve.reading import Reading
 from dnsd.serve.recursion import over_forwarders, resolver
-from dnsd.serve.shared import SERVING, SharedMemory
+from dnsd.serve.shared import SERVING, UPSTREAMS_BYTES, SharedMemory
 from dnsd.serve.tcp import Connection, Connections
 from dnsd.serve.upstream import Upstream
 
@@ -210,6 +210,7 @@ class Worker:
             self._beat_ms = now_ms
             self._faults = 0
             self._flights.refresh()
+            self._shared.upstreams_write(self._slot, self._flights.health()[: UPSTREAMS_BYTES - 8])
             self._shared.beat(self._slot, now_ms)
             if os.getppid() != self._plan.parent:
                 self._without_supervisor(now_ms)
@@ -291,6 +292,7 @@ class Worker:
     def _stream(self, message: bytes, client: bytes, connection: Connection) -> bytes | None:
         misses = self._hotpath.misses
         before = len(misses)
+        self._hotpath.keepalive = self._connections.patience_ms // 100
         answer: bytes | None = self._hotpath.stream(message, client)
         if answer is None:
             for miss in misses[before:]:

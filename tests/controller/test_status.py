@@ -275,6 +275,23 @@ def test_metrics_name_every_counter() -> None:
         assert f" {1000 + i}.0\n" in text
 
 
+def test_upstream_servers_are_shown_as_the_workers_found_them() -> None:
+    """Page and metrics: who answers and how fast, who is silent for some workers, who for all."""
+    snapshot = status_snapshot.office(NOW)
+    snapshot["nodes"][0]["upstreams"] = [
+        {"server": "192.0.2.1", "workers": 2, "ill": 0, "failures": 0, "rtt_us": 12300},
+        {"server": "192.0.2.2:5353", "workers": 2, "ill": 1, "failures": 3, "rtt_us": 0},
+        {"server": "192.0.2.3", "workers": 2, "ill": 2, "failures": 9, "rtt_us": 0},
+    ]
+    browser = client(snapshot)
+    page, metrics = browser.get("/live").text, browser.get("/metrics").text
+    for words in ("12.3 ms", "192.0.2.2:5353", "silent for 1 of 2 workers", "does not answer"):
+        assert words in page
+    node = snapshot["nodes"][0]["name"]
+    assert f'nexoraldns_upstream_ill{{node="{node}",server="192.0.2.3"}} 2.0' in metrics
+    assert f'nexoraldns_upstream_rtt_seconds{{node="{node}",server="192.0.2.1"}} 0.0123' in metrics
+
+
 def test_explain_by_form() -> None:
     """The form's question is answered; a bad name is 400 with its sentence; without rules it says what to use."""
     def answer(name: str, qtype: str, asker: str) -> str:

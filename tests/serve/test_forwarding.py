@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import socket
 import time
 from collections.abc import Callable, Iterator
 
+import dns.edns
 import dns.message
 import dns.query
 
@@ -155,3 +157,37 @@ def test_serve_stale_off_means_servfail(tmp_path: pathlib.Path) -> None:
             script.silent = True
             time.sleep(1.2)  # the answer's time
             assert full(made, "www.example.com").rcode() == 2
+
+
+def test_a_tcp_client_is_told_how_long_it_may_stay_and_answers_overtake(tmp_path: pathlib.Path) -> None:
+    """edns-tcp-keepalive (RFC 7828) for who asks, in answers at once and late ones, never over UDP; RFC 7766, 7."""
+
+    def slow(wire: bytes, transport: str) -> bytes:
+        time.sleep(0.3)
+        return respond(wire)
+
+    with nameserver(slow) as server:
+        text = f"forward:\n  .: {place(server)}\nzones:\n  office.test:\n    records: {{printer: 10.0.0.1}}\n"
+        with forwarding(tmp_path, text) as made:
+            wanted = [dns.edns.GenericOption(11, b"")]
+            queries = [
+                dns.message.make_query("www.example.com", "A", use_edns=0, options=wanted, id=1),
+                dns.message.make_query("printer.office.test", "A", use_edns=0, options=wanted, id=2),
+                dns.message.make_query("printer.office.test", "A", use_edns=0, id=3),
+                dns.message.make_query("printer.office.test", "A", use_edns=-1, id=4),
+            ]
+            with socket.create_connection(("127.0.0.1", made.port), timeout=5) as stream:
+                stream.sendall(b"".join(query.to_wire(prepend_length=True) for query in queries))
+                answers = [dns.message.from_wire(read(stream)) for _ in queries]
+            assert [answer.id for answer in answers] == [2, 3, 4, 1]
+            told = {answer.id: [(int(o.otype), o.to_wire()) for o in answer.options] for answer in answers}
+            assert told == {1: [(11, b"\x00\x64")], 2: [(11, b"\x00\x64")], 3: [], 4: []}
+            assert all(answer.rcode() == 0 and answer.answer for answer in answers)
+            over_udp = dns.query.udp(queries[1], "127.0.0.1", port=made.port, timeout=5)
+            assert over_udp.answer and not over_udp.options
+
+
+def read(stream: socket.socket) -> bytes:
+    """One message of a TCP stream."""
+    length = int.from_bytes(stream.recv(2, socket.MSG_WAITALL))
+    return stream.recv(length, socket.MSG_WAITALL)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from dnsd.contract import codes
-from dnsd.serve.shared import DEAD, FACTS_BYTES, RING_BYTES, SERVING, STARTING, SharedMemory
+from dnsd.serve.shared import DEAD, FACTS_BYTES, RING_BYTES, SERVING, STARTING, UPSTREAMS_BYTES, SharedMemory
 
 
 def test_a_forked_process_and_its_parent_see_the_same_words() -> None:
@@ -88,3 +88,18 @@ def test_a_node_has_at_least_one_slot() -> None:
     """No slots is a programming error and is refused."""
     with pytest.raises(ValueError):
         SharedMemory(0)
+
+
+def test_what_a_worker_knows_of_upstream_servers_is_read_whole() -> None:
+    """Each slot's own; too much is refused; a torn one is nothing; a replacement begins with nothing."""
+    memory = SharedMemory(2)
+    assert memory.upstreams_read(0) == b""
+    memory.upstreams_write(0, b"first")
+    memory.upstreams_write(1, b"x" * (UPSTREAMS_BYTES - 8))
+    assert memory.upstreams_read(0) == b"first" and len(memory.upstreams_read(1)) == UPSTREAMS_BYTES - 8
+    with pytest.raises(ValueError, match="limit"):
+        memory.upstreams_write(0, b"x" * UPSTREAMS_BYTES)
+    memory._upstreams[0][9] ^= 1
+    assert memory.upstreams_read(0) == b""
+    memory.starting(1, 0, 0)
+    assert memory.upstreams_read(1) == b""

@@ -116,3 +116,14 @@ def test_totals_add_up_all_slots() -> None:
     for n, slot in enumerate(slots):
         slot[codes.COUNT_BLOCKED] = n + 1
     assert telemetry.totals(slots)["blocked"] == 6 and telemetry.totals(slots)["nxdomain"] == 0
+
+
+def test_what_workers_know_of_upstream_servers_is_put_together() -> None:
+    """By server: how many asked it, for how many it is ill; a slot that says nonsense counts as silent."""
+    rows = telemetry.upstreams(
+        [b'[["192.0.2.1",53,0,2000],["2001:db8::1",5353,2,0]]', b'[["192.0.2.1",53,1,4000]]', b"", b"[[1]", b"[[1]]"]
+    )
+    assert rows == [
+        {"server": "192.0.2.1", "workers": 2, "ill": 1, "failures": 1, "rtt_us": 3000},
+        {"server": "[2001:db8::1]:5353", "workers": 1, "ill": 1, "failures": 2, "rtt_us": 0},
+    ]
