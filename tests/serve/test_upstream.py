@@ -1,6 +1,7 @@
 """Upstream sockets and single flight, against scripted servers on loopback."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,10 +10,10 @@ from typing import Any
 import pytest
 
 from dnsd.contract import codes, names
-from dnsd.resolve.forwarder import TCP, UDP, Ask, Reply, query
+from dnsd.resolve.forwarder import TCP, UDP, Ask, Outcome, Reply, query
 from dnsd.serve import flights as flights_module
 from dnsd.serve import upstream as upstream_module
-from dnsd.serve.flights import Flights
+from dnsd.serve.flights import NOBODY, Flights
 from dnsd.serve.loop import Loop
 from dnsd.serve.upstream import Upstream
 from tests.serve.nameserver import nameserver, respond
@@ -183,6 +184,7 @@ class FakeMiss:
     cd: bool = False
     route: int = 0
     fd: int = 0
+    started_ms: int = 0
     token: Any = None
     key: bytes = b""
 
@@ -220,6 +222,10 @@ class FakeAnswers:
     def store(self, miss: Any, response: bytes) -> None:
         """Note it."""
         self.stored.append(response)
+
+    def overdue(self, miss: Any, failed: bool) -> bytes | None:
+        """An older answer to odd clients."""
+        return b"%d:old%s" % (miss.client, b"+" if failed else b"") if miss.client % 2 else None
 
 
 def flights_on(bench: Bench, route: FakeRoute) -> tuple[Flights, FakeAnswers, list[bytes]]:
@@ -301,3 +307,88 @@ def test_without_a_lease_there_is_nobody_to_ask(bench: Bench) -> None:
     flights, _, sent = flights_on(bench, FakeRoute((), kind="pigeon"))
     flights.take(FakeMiss(names.from_text("a.test"), 1))
     assert b"not in this version" in sent[0]
+
+
+class FakeResolver:
+    """Ends as it is told to, when it is told to."""
+
+    def __init__(self, server: tuple[str, int]) -> None:
+        self.server = server
+        self.outcome = Outcome(None, 22, "nobody answers")
+        self.renewed: list[bool] = []
+
+    def resolve(self, sname: bytes, qtype: int, do: bool, cd: bool, now_ms: int, renew: bool = False) -> Any:
+        """One ask, then the outcome."""
+        self.renewed.append(renew)
+        yield Ask(self.server, query(sname, 1, 1, do, cd), UDP, 5000)
+        return self.outcome
+
+
+class Gate:
+    """A server that waits until it is told to answer."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+
+    def __call__(self, wire: bytes, transport: str) -> bytes:
+        self.open.wait(5)
+        return respond(wire)
+
+
+def recursing(
+    bench: Bench, server: tuple[str, int], stale: bool
+) -> tuple[Flights, FakeAnswers, list[bytes], FakeResolver]:
+    """Flights of recursion."""
+    answers, sent, resolver = FakeAnswers(FakeRoute((), kind="recurse")), [], FakeResolver(server)
+    send = lambda miss, wire: sent.append(wire)  # noqa: E731
+    flights = Flights(answers, bench.upstream, bench.counters, now_ms, send, resolver, stale)  # type: ignore[arg-type]
+    return flights, answers, sent, resolver
+
+
+def test_recursion_that_fails_is_made_up_for_by_older_answers_but_not_when_it_refuses(bench: Bench) -> None:
+    """A failure: who has an older answer gets it. Bogus data, and `serve_stale: false`: SERVFAIL for everybody."""
+    with nameserver() as server:
+        for outcome, stale, wanted in (
+            (Outcome(None, 22, "silence"), True, {b"0:22 silence", b"1:old+", b"3:old+"}),
+            (Outcome(None, 6, "forged", bogus=True), True, {b"0:6 forged", b"1:6 forged", b"3:6 forged"}),
+            (Outcome(None, 22, "silence"), False, {b"0:22 silence", b"1:22 silence", b"3:22 silence"}),
+        ):
+            flights, _, sent, resolver = recursing(bench, server.address, stale)
+            resolver.outcome = outcome
+            for client in (0, 1, 3):
+                flights.take(FakeMiss(names.from_text("www.example.com"), client))
+            bench.until(lambda sent=sent: len(sent) == 3)
+            assert set(sent) == wanted and flights.askers == 0 and len(flights) == 0
+
+
+def test_who_has_waited_long_enough_gets_an_older_answer_and_the_question_goes_on(bench: Bench) -> None:
+    """After 1.8 s, and at once for who comes later; the answer that comes at last is for the others and the cache."""
+    script = Gate()
+    with nameserver(script) as server:
+        flights, answers, sent, resolver = recursing(bench, server.address, True)
+        resolver.outcome = Outcome(b"answer")
+        for client in (0, 1):
+            flights.take(FakeMiss(names.from_text("www.example.com"), client))
+        assert flights.next_ms() == 1800
+        flights.expire(1799)
+        assert sent == []
+        flights.expire(1800)
+        assert sent == [b"1:old"] and flights.next_ms() is None and flights.askers == 1
+        flights.take(FakeMiss(names.from_text("www.example.com"), 3))
+        assert sent == [b"1:old", b"3:old"] and flights.askers == 1
+        script.open.set()
+        bench.until(lambda: len(sent) == 3)
+        assert sent[2] == b"0:ok" and answers.stored == [b"answer"] and flights.askers == 0
+
+
+def test_a_renewal_answers_nobody(bench: Bench) -> None:
+    """The resolver is told to ask anew; what comes is remembered; failures are nobody's business."""
+    with nameserver() as server:
+        flights, answers, sent, resolver = recursing(bench, server.address, True)
+        for outcome in (Outcome(b"answer"), Outcome(None, 22, "silence")):
+            resolver.outcome = outcome
+            flights.take(FakeMiss(names.from_text("www.example.com"), 1, fd=NOBODY))
+            flights.take(FakeMiss(names.from_text("www.example.com"), 1, fd=NOBODY))
+            assert len(flights) == 1
+            bench.until(lambda: len(flights) == 0)
+        assert (sent, answers.stored, resolver.renewed, flights.askers) == ([], [b"answer"], [True, True], 0)
