@@ -30,6 +30,7 @@ cdef class Query:
     cdef public int options
     cdef public int options_length
     cdef public int fault
+    cdef public int hashed
 
     cpdef int parse(self, int base, int length) except? -1
     cdef int skip_name(self, int at, int end) except? -1

@@ -33,6 +33,7 @@ class Query:
     `label[i]` the offset in it of label i (`label[labels]` is the root's). `hash_policy[i]` and `hash_names[i]`
     hash the suffix that begins at label i, with the seed of either blob's index. `client` is the asker's address, 16 bytes,
     IPv4 mapped. `options` is where the EDNS options begin in `buf`. `fault` is ACTION_NONE or how to refuse.
+    `hashed` is 1 when the hashes are of this name and of these seeds.
     """
 
     def __init__(self, buf: object) -> None:
@@ -62,6 +63,7 @@ class Query:
         self.options = 0
         self.options_length = 0
         self.fault = 0
+        self.hashed = 0
 
     def parse(self, base: cython.int, length: cython.int) -> cython.int:
         """Read the packet of `length` octets at `base`; returns `fault` (ACTION_NONE when it is a fair question).
@@ -86,6 +88,7 @@ class Query:
         self.edns_version = 0
         self.do = 0
         self.options_length = 0
+        self.hashed = 0
         self.fault = ACTION_NONE
         # Too short to have a header, or an answer: silence, or two servers would answer each other for ever.
         if length < 12:
@@ -195,6 +198,7 @@ class Query:
         """
         i: cython.int
 
+        self.hashed = 1
         self.hash_with(self.seed_policy, self.hash_policy)
         if self.seed_names != self.seed_policy:
             return self.hash_with(self.seed_names, self.hash_names)

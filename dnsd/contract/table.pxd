@@ -4,6 +4,12 @@ from dnsd.contract.layout cimport *
 from dnsd.contract.octets cimport equal
 from dnsd.contract.query cimport Query
 
+cdef extern from *:
+    """
+    #define nexoraldns_prefetch(place) __builtin_prefetch(place)
+    """
+    void prefetch "nexoraldns_prefetch"(const void *place) nogil
+
 @cython.final
 cdef class Table:
     cdef const unsigned char[::1] policy
@@ -61,3 +67,5 @@ cdef class Table:
     cdef unsigned int where_of(self, int rule, int guard, int owner, int zone) except? 0
     cpdef int class_of(self, Query q) except? -1
     cdef unsigned int be32(self, Query q, int at) except? 0
+    cdef int hash(self, Query q) except? -1
+    cdef int approach(self, Query q) except? -1

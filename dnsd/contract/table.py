@@ -202,6 +202,35 @@ class Table:
         for i in range(130):
             flags[i] = bits >> min(i, 63) & 1  # type: ignore[index]
 
+    def hash(self, q: Query) -> cython.int:
+        """Hash the question's suffixes with this table's seeds, unless that is done; returns 0."""
+        if q.hashed == 0 or q.seed_policy != self.seed_policy or q.seed_names != self.seed_names:
+            q.seed_policy = self.seed_policy
+            q.seed_names = self.seed_names
+            q.hash()
+        return 0
+
+    def approach(self, q: Query) -> cython.int:
+        """Hash the question's suffixes, and have the processor fetch the slots that will be probed; returns 0.
+
+        A slot of a large index is far away in memory: fetched while the question before this one is worked on, it
+        costs nothing.
+        """
+        i: cython.int
+
+        self.hash(q)
+        if cython.compiled:
+            for i in range(q.labels + 1):
+                if self.labels_policy[q.labels - i]:
+                    prefetch(cython.address(self.words[self.index + INDEX_HEAD + 2 * (q.hash_policy[i] & self.index_mask)]))
+                if self.labels_names[q.labels - i]:
+                    prefetch(
+                        cython.address(
+                            self.name_words[self.names_index + INDEX_HEAD + 2 * (q.hash_names[i] & self.names_mask)]
+                        )
+                    )
+        return 0
+
     def find_node(self, q: Query, i: cython.int) -> cython.int:
         """The number of the node whose name is the qname's suffix from label i, or -1."""
         h: cython.uint = q.hash_policy[i]

@@ -224,9 +224,7 @@ class Chain:
             return v.action
 
         v.client_class = t.class_of(q)
-        q.seed_policy = t.seed_policy
-        q.seed_names = t.seed_names
-        q.hash()
+        t.hash(q)
         own = self.walk(t, f, q, v)
         if t.own_ptr and own < 2 and f.is_own(q):
             mine = t.own_ptr

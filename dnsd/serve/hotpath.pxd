@@ -15,6 +15,7 @@ cdef class HotPath:
     cdef public FactsView view
     cdef public object info
     cdef public Query q
+    cdef public Query ahead
     cdef public Query target
     cdef public Verdict v
     cdef public Chain chain
@@ -57,6 +58,10 @@ cdef class HotPath:
     cdef int late
 
     @cython.final
+    cdef int look(self, Query q, int i) except? -1
+    @cython.final
+    cdef int conclude(self, Query q, Responder r, int out, int limit) except? -2
+    @cython.final
     cdef int handle(self, Query q, Responder r, int base, int length, int out, int limit) except? -2
     @cython.final
     cdef int cached(self, Query q, Responder r, int out, int limit) except? -2
@@ -69,7 +74,7 @@ cdef class HotPath:
     @cython.final
     cdef int count(self, int number) except? -1
     @cython.final
-    cdef int tally(self, Responder r) except? -1
+    cdef int tally(self, Query q, Responder r) except? -1
     @cython.final
     cdef int record(self, Query q, int rcode, int tcp, int cached, unsigned int latency_us) except? -1
     @cython.final

@@ -110,6 +110,7 @@ class HotPath:
         self.in_stride = self.socket_batch.in_stride
         self.out_stride = self.socket_batch.out_stride
         self.q = Query(self.socket_batch.inp)
+        self.ahead = Query(self.socket_batch.inp)  # the question after that one
         self.target = Query(bytearray(16))
         self.v = Verdict()
         self.chain = Chain()
@@ -221,22 +222,34 @@ class HotPath:
         i: cython.int
         n: cython.int = self.socket_batch.receive(fd)
         length: cython.int
-        q: Query = self.q
+        q: Query
 
+        if n:
+            self.look(self.q, 0)
         for i in range(n):
-            length = self.lengths[i]
-            q.client_words[0] = self.client_words[2 * i]
-            q.client_words[1] = self.client_words[2 * i + 1]
-            self.count(COUNT_QUERIES_UDP)
-            length = self.handle(q, self.responder, i * self.in_stride, length, i * self.out_stride, 0)
+            q = self.q
+            if i + 1 < n:
+                self.look(self.ahead, i + 1)
+            length = self.conclude(q, self.responder, i * self.out_stride, 0)
             if length < 0:
                 length = self.defer(q, i, fd)
             self.out_lengths[i] = length
+            self.q = self.ahead
+            self.ahead = q
         if n:
+            self.counters[COUNT_QUERIES_UDP] += n
             before = self.socket_batch.errors
             self.socket_batch.send(fd, n)
             self.counters[COUNT_SEND_ERRORS] += self.socket_batch.errors - before
         return n
+
+    def look(self, q: Query, i: cython.int) -> cython.int:
+        """Read packet `i` of the batch, and have what the table says of its name fetched; returns 0."""
+        q.client_words[0] = self.client_words[2 * i]
+        q.client_words[1] = self.client_words[2 * i + 1]
+        if q.parse(i * self.in_stride, self.lengths[i]) == 0 and self.table is not None:
+            self.table.approach(q)
+        return 0
 
     def defer(self, q: Query, i: cython.int, fd: cython.int) -> cython.int:
         """Packet `i` of the batch needs an upstream: 0, or the length of an answer that it gets at once."""
@@ -247,15 +260,20 @@ class HotPath:
     def handle(
         self, q: Query, r: Responder, base: cython.int, length: cython.int, out: cython.int, limit: cython.int
     ) -> cython.int:
-        """Answer one packet into `r.out[out:]`; returns the length, 0 for silence, -1 when an upstream is needed.
+        """Answer the packet at `base` into `r.out[out:]`, see `conclude`."""
+        q.parse(base, length)
+        return self.conclude(q, r, out, limit)
+
+    def conclude(self, q: Query, r: Responder, out: cython.int, limit: cython.int) -> cython.int:
+        """Answer a parsed question into `r.out[out:]`; returns the length, 0 for silence, -1 when an upstream is needed.
 
         `limit` 0 means: what the question allows over UDP.
         """
         v: Verdict = self.v
         action: cython.int
+        length: cython.int
         tcp: cython.int = 1 if limit else 0
 
-        q.parse(base, length)
         if limit == 0:
             limit = r.size_limit(q)
         if self.table is None:
@@ -300,11 +318,11 @@ class HotPath:
             length = self.chaos(q, r, out, limit)
         else:
             length = r.write(self.table, q, v, out, limit)
-        self.tally(r)
+        self.tally(q, r)
         self.record(q, r.rcode, tcp, 0, 0)
         return length
 
-    def tally(self, r: Responder) -> cython.int:
+    def tally(self, q: Query, r: Responder) -> cython.int:
         """Count an answer that the table gave."""
         v: Verdict = self.v
 
@@ -314,7 +332,7 @@ class HotPath:
             self.count(COUNT_BLOCKED if v.rule_action == RULE_BLOCK else COUNT_REDIRECTED)
         elif v.stage == STAGE_LOCAL:
             self.count(COUNT_LOCAL if v.special == SPECIAL_NONE else COUNT_SPECIAL)
-        elif v.stage == STAGE_SHAPE and v.action != ACTION_DROP and self.q.fault:
+        elif v.stage == STAGE_SHAPE and v.action != ACTION_DROP and q.fault:
             self.count(COUNT_MALFORMED)
         if r.rcode == RCODE_REFUSED:
             self.count(COUNT_REFUSED)
@@ -376,7 +394,7 @@ class HotPath:
             self.count(COUNT_CACHE_HITS)
         if self.table.protect_flags and not self.let_pass(q, s):
             limit = r.write(self.table, q, v, out, limit)
-            self.tally(r)
+            self.tally(q, r)
             return limit
         if c.rcode & 65535 == RCODE_NXDOMAIN:
             self.count(COUNT_NXDOMAIN)
