@@ -74,7 +74,7 @@ def svg(resolution: Resolution) -> str:
     width_text = max(drawing.right, *(_LEFT + 16 + len(line) * _CHAR for line, _ in foot), _LEAST - _FLOW - 120) + 28
     width = width_text + _FLOW + 106
     flows = list(_flows(drawing, width_text))
-    bottom = drawing.y + 26
+    bottom = drawing.y + 6
     sheet = len(foot) * 20 + 22
     height = bottom + sheet + 62
     title, told = _title(resolution), _told(resolution)
@@ -156,7 +156,7 @@ def _legend(y: float) -> Iterator[str]:
     ):  # fmt: skip
         yield f'<circle class="mark {tone}" cx="{x + 4:.1f}" cy="{y - 4:.1f}" r="4"/>'
         yield f'<text class="words dim" x="{x + 14:.1f}" y="{y:.1f}">{words}</text>'
-        x += 30 + len(words) * 6.6
+        x += 36 + len(words) * 6.8
 
 
 # --- the tree --------------------------------------------------------------------------------------------------------

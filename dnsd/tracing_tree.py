@@ -6,7 +6,7 @@ A line is a row of spans: words and what they are (strong, dim, good, info, warn
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from dnsd.contract import codes, names
@@ -59,6 +59,7 @@ def tree(trace: Iterable[Step]) -> list[Node]:
     """A node for each name looked for, in it one for each zone on the way down, in it one for each question."""
     trace = list(trace)
     trust = {step.name: step for step in trace if step.kind == steps.TRUST}
+    forged = {(step.name, step.qtype) for step in trust.values() if step.said == "bogus"}
     roots: list[Node] = []
     open_names: dict[int, Node] = {}  # by depth: the name that is looked for
     path: dict[int, list[Node]] = {}  # by depth: the zones down to where we are
@@ -80,7 +81,7 @@ def tree(trace: Iterable[Step]) -> list[Node]:
         if depth not in open_names or step.kind in (steps.RESULT, steps.ADDRESSES, steps.TRUST):
             continue
         if open_names[depth] is chain and step.kind in (steps.ASK, steps.CACHED):
-            chain.below.append(_question(step) if step.kind == steps.ASK else _known(step))
+            chain.below.append(_question(step, forged) if step.kind == steps.ASK else _known(step))
         elif step.kind == steps.ASK:
             zones = path[depth]
             while zones and zones[-1].zone != step.zone and not names.is_below(step.zone, zones[-1].zone or names.ROOT):
@@ -89,7 +90,7 @@ def tree(trace: Iterable[Step]) -> list[Node]:
                 node = _zone(step.zone, trust.get(step.zone))
                 (zones[-1].below if zones else open_names[depth].below).append(node)
                 zones.append(node)
-            zones[-1].below.append(_question(step))
+            zones[-1].below.append(_question(step, forged))
         elif step.kind == steps.CACHED:
             open_names[depth].below.append(_known(step))
         elif step.kind == steps.VALIDATED:
@@ -133,7 +134,7 @@ def _zone(zone: bytes, trust: Step | None) -> Node:
     return Node(ZONE, line, zone=zone, tone=tone)
 
 
-def _question(step: Step) -> Node:
+def _question(step: Step, forged: Collection[tuple[bytes, int]]) -> Node:
     server = f"{names.to_text(step.server_name)} {step.server[0] if step.server else ''}"
     over = " over TCP" if step.transport == "tcp" else ""
     took = f"{step.rtt_ms} ms" if step.rtt_ms >= 1 else "under 1 ms" if step.rtt_ms == 0 else "…"
@@ -142,6 +143,10 @@ def _question(step: Step) -> Node:
         (PLAIN, " "), (WARN, took),
     ]  # fmt: skip
     tone, notes = _came(step)
+    if (step.name, step.qtype) in forged and tone != INFO:
+        tone = BAD
+        notes = [[(BAD if style == GOOD else style, words) for style, words in note] for note in notes]
+        notes.append([(BAD, "✗ this does not stand validation")])
     return Node(QUESTION, line, notes, tone=tone, rtt_ms=step.rtt_ms)
 
 

@@ -78,6 +78,7 @@ def test_a_failure_is_drawn_with_its_reason() -> None:
 
     for shown in (drawn(found), "".join(xml.etree.ElementTree.fromstring(tracing_svg.svg(found)).itertext())):
         assert "SERVFAIL" in shown and "bogus" in shown and "is not signed by good.lab" in shown
+        assert "✗ this does not stand validation" in shown
     assert tracing.values(found)["validation"] == "bogus"
 
 

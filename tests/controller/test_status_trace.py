@@ -84,7 +84,11 @@ def test_it_can_be_switched_off() -> None:
     """`status.trace: false`: no form, no links, and 403 with the reason."""
     page, _ = browser(**{"trace": False})
     response = page.get("/trace?name=www.example.com")
-    assert response.status_code == 403 and "status.trace" in response.text and "<form class=\"questions" not in response.text
+    assert (
+        response.status_code == 403
+        and "status.trace" in response.text
+        and '<form class="questions' not in response.text
+    )
     assert 'href="/trace' not in page.get("/").text
 
 
@@ -125,7 +129,9 @@ def test_the_number_of_traces_is_bounded(tmp_path: pathlib.Path) -> None:
 
 def test_what_the_program_refuses_is_told(tmp_path: pathlib.Path) -> None:
     """Exit code 2 and its sentence; anything else that is no picture is an error too."""
-    words = program(tmp_path, "import sys\nsys.stdin.read()\nprint('trace: no such type', file=sys.stderr)\nsys.exit(2)\n")
+    words = program(
+        tmp_path, "import sys\nsys.stdin.read()\nprint('trace: no such type', file=sys.stderr)\nsys.exit(2)\n"
+    )
 
     async def run() -> None:
         with pytest.raises(WayError, match="no such type") as caught:
