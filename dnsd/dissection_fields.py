@@ -54,7 +54,10 @@ RDATA: dict[int, tuple[tuple[str, str], ...]] = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Field:
-    """Some octets and what they mean. `bits` are (drawing, name, meaning) rows; `fault` says what is wrong here."""
+    """Some octets and what they mean. `bits` are (drawing, name, meaning) rows; `fault` says what is wrong here.
+
+    `target`: where a compression pointer leads, -1 for anything else.
+    """
 
     section: str
     offset: int
@@ -63,6 +66,7 @@ class Field:
     meaning: str
     bits: tuple[tuple[str, str, str], ...] = ()
     fault: str = ""
+    target: int = -1
 
 
 class Cut(Exception):
@@ -170,6 +174,7 @@ class Reader:
                 if not fault and size + sum(len(label) + 1 for label in tail) > 255:
                     fault = "the name is longer than 255 octets"
                 self.add(start, shown, f"pointer → 0x{target:04x}: {_dotted(labels)}", fault)
+                self.fields[-1] = dataclasses.replace(self.fields[-1], target=target)
                 break
             if length >= 64:
                 self.add(start, shown, f"label type {length >> 6:02b}", "a label's first two bits must be 00 or 11")

@@ -82,7 +82,7 @@ def test_looking_alone_asks_nothing() -> None:
 
 def test_it_can_be_switched_off() -> None:
     """`status.trace: false`: no form, no links, and 403 with the reason."""
-    page, _ = browser(**{"trace": False})
+    page, _ = browser(trace=False)
     response = page.get("/trace?name=www.example.com")
     assert (
         response.status_code == 403

@@ -1,4 +1,4 @@
-"""The page's trace in a real browser: drawn, selectable, light and dark, and nothing refused by the page's own policy."""
+"""The page's trace in a real browser: drawn, light and dark, and nothing refused by the page's own policy."""
 
 from __future__ import annotations
 
