@@ -142,7 +142,7 @@ def _resolution(body: bytes, order: str) -> float:
         code, length = struct.unpack_from(order + "HH", body, at)
         if code == 9 and length == 1 and at + 4 < len(body):
             value = body[at + 4]
-            return 1e9 / (2 ** (value & 127) if value & 128 else 10**value)
+            return float(1e9 / (2 ** (value & 127) if value & 128 else 10**value))
         if code == 0:
             break
         at += 4 + (length + 3 & ~3)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import pathlib
 import shutil
-import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -18,10 +15,9 @@ from typing import Any, NoReturn
 import click
 
 from controller.cli import config_option, fail, with_packages
+from controller.cli.lab_up import FOLDER, serve, short, show
 
-FOLDER = os.path.join(".nexoraldns", "lab")
 _SERVED_S = 10.0
-_ANSWER_S = 15.0
 
 
 def folder_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,104 +94,11 @@ def up(resolver: bool, fresh: bool, folder: pathlib.Path) -> None:
         if fresh:
             for part in ("zones", "served", "run", "state", "keys"):
                 shutil.rmtree(folder / part, ignore_errors=True)
-        asyncio.run(_up(folder, claim, inside, resolver))
+        asyncio.run(serve(folder, claim, inside, resolver))
     except (place.PlaceError, servers.ServersError, OSError) as error:
         fail(f"lab: {error}")
     finally:
         claim.release()
-
-
-async def _up(folder: pathlib.Path, claim: Any, inside: bool, resolver: bool) -> None:
-    from controller.lab import place
-    from controller.lab.laboratory import Laboratory
-    from controller.lab.zonefiles import ZoneError
-
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    before = claim.before()
-    laboratory = Laboratory(folder, place.base(before or place.BASE))
-    node: subprocess.Popen[bytes] | None = None
-    try:
-        try:
-            await laboratory.start(before)
-        except ZoneError as error:
-            fail(f"lab: {error}\n(`nexoraldns lab up --fresh` begins anew)")
-        if resolver:
-            node = _node(folder)
-        here = place.Place(os.getpid(), laboratory.base, inside)
-        claim.say(here)
-        served = node is not None and await _answers(folder, node)
-        _greet(folder, here, served)
-        following = asyncio.create_task(laboratory.follow(lambda text: click.echo(f"  · {text}")))
-        stopping = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (following, stopping):
-            task.cancel()
-        if following in done:
-            following.result()  # raises what ended it
-        click.echo("\n  the lab is closed; its zones stay in " + _short(folder / "zones"))
-    finally:
-        if node is not None and node.poll() is None:
-            node.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                node.communicate(timeout=8)
-        laboratory.end()
-
-
-def _node(folder: pathlib.Path) -> subprocess.Popen[bytes]:
-    """A node that knows no other Internet."""
-    rules = folder / "rules.d"
-    rules.mkdir(exist_ok=True)
-    if not (rules / "lab.yaml").exists():
-        text = "# The lab's node: everything from the lab's root down.\nversion: 1\nforward: {\".\": recurse}\n"
-        (rules / "lab.yaml").write_text(text, encoding="utf-8")
-    with open(folder / "run" / "resolver.log", "wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "controller.cli", "run", "--config", str(folder / "node.yaml")],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, start_new_session=True,
-        )  # fmt: skip
-
-
-async def _answers(folder: pathlib.Path, node: subprocess.Popen[bytes]) -> bool:
-    from controller import greeting
-    from controller import node as nodes
-
-    settings = nodes.read(str(folder / "node.yaml"))
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + _ANSWER_S
-    while node.poll() is None and loop.time() < deadline:
-        if await greeting.answers(settings):
-            return True
-        await asyncio.sleep(0.1)
-    click.echo(f"lab: the resolver does not answer; see {_short(folder / 'run' / 'resolver.log')}", err=True)
-    return False
-
-
-def _greet(folder: pathlib.Path, here: Any, served: bool) -> None:
-    from controller.cli.status import screen
-
-    console = screen()
-    console.print(f"\n[bold]A miniature Internet is up[/] on {here.base}.0/24", highlight=False, end="")
-    console.print(" [dim]in a namespace of its own; Ctrl-C ends it[/]" if here.inside else " [dim]Ctrl-C ends it[/]")
-    _show(folder, console, here.base)
-    farm = _short(folder / "zones" / "farm.lab.zone")
-    more = "" if str(folder) == os.path.abspath(FOLDER) else f" --folder {_short(folder)}"
-    lab = "nexoraldns lab"
-    console.print("\n[bold]Three things to try[/] [dim]in another terminal[/]\n")
-    console.print(f"  1. [cyan]{lab} trace www.farm.lab{more}[/]   [dim]from the root down, signed all the way[/]")
-    console.print(f"  2. [cyan]{lab} trace www.lame.lab{more}[/]   [dim]then[/] [cyan]{lab} fix lame{more}[/] "
-                  "[dim]and trace it again[/]")  # fmt: skip
-    console.print(
-        f"  3. [cyan]{lab} zone farm.lab --edit{more}[/] [dim]add a record to {farm}, save, and ask for it[/]"
-    )
-    if served:
-        ask = f"dig @{here.base}.53 www.farm.lab +dnssec"
-        ask = f"{lab} exec{more} -- {ask}" if here.inside else ask
-        console.print(f"\n  A resolver of ours answers too: [cyan]{ask}[/]")
-    console.print()
-    sys.stdout.flush()
 
 
 # --- what there is ----------------------------------------------------------------------------------------------------
@@ -228,30 +131,9 @@ def list_(form: str, folder: pathlib.Path) -> None:
         }, indent=2))  # fmt: skip
         return
     console = screen()
-    _show(folder, console, here.base if here else "")
+    show(folder, console, here.base if here else "")
     if here is None:
         console.print("\n[yellow]the lab is closed[/]; open it with [cyan]nexoraldns lab up[/]")
-
-
-def _show(folder: pathlib.Path, console: Any, base: str) -> None:
-    from rich.table import Table
-
-    from controller.lab import world, zonefiles
-
-    console.print()
-    for server in world.SERVERS:
-        zones = [("the root" if zone == "." else zone.rstrip(".")) for zone in server.zones]
-        shown = ", ".join(zones) if len(zones) < 4 else f"{len(zones)} zones that can be broken, below"
-        console.print(f"  {base + '.' if base else ''}{server.host:<4} [bold]{server.name:<7}[/] {shown}")
-    console.print()
-    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("  CASE", "NOW", "ASK FOR", "WHAT IS BROKEN"):
-        table.add_column(title, no_wrap=title != "WHAT IS BROKEN")
-    for case in world.CASES:
-        state = zonefiles.state(folder, case)
-        word = {True: "[red]broken[/]", False: "[green]mended[/]", None: "[dim]edited[/]"}[state]
-        table.add_row(f"  {case.name}", word, f"{case.ask[0]} {case.ask[1]}", case.sentence)
-    console.print(table)
 
 
 # --- breaking and mending ---------------------------------------------------------------------------------------------
@@ -315,7 +197,7 @@ def _turn(cases: Sequence[str], every: bool, broken: bool, folder: pathlib.Path)
         except (zonefiles.ZoneError, OSError) as error:
             fail(f"lab: {error}")
         changed[name] = case.file
-        click.echo(f"{name}: {case.sentence}" if broken else f"{name} is mended in {_short(file)}")
+        click.echo(f"{name}: {case.sentence}" if broken else f"{name} is mended in {short(file)}")
     if here is None:
         click.echo("the lab is closed: this will be served after `nexoraldns lab up`")
     elif changed and not _wait(lambda: all(_served(folder).get(z) != before.get(z) for z in changed.values())):
@@ -365,7 +247,7 @@ def zone(name: str | None, edit: bool, served: bool, only_path: bool, folder: pa
         _none(folder)
     if name is None:
         for each in world.zones():
-            click.echo(f"{each:<16} {_short(zonefiles.path(folder, each))}")
+            click.echo(f"{each:<16} {short(zonefiles.path(folder, each))}")
         return
     found = world.zone_of(name)
     if found == "." and name != ".":
@@ -425,10 +307,4 @@ def _enter(folder: pathlib.Path, words: list[str]) -> NoReturn:
 
 
 def _none(folder: pathlib.Path) -> NoReturn:
-    fail(f"no lab is up in {_short(folder)}; start one with `nexoraldns lab up` (in another terminal)")
-
-
-def _short(path: pathlib.Path) -> str:
-    """A path as people like it: relative when it is below where they are."""
-    near = os.path.relpath(path)
-    return near if not near.startswith("..") else str(path)
+    fail(f"no lab is up in {short(folder)}; start one with `nexoraldns lab up` (in another terminal)")

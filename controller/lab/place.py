@@ -16,6 +16,7 @@ import random
 import shutil
 import socket
 import struct
+import subprocess
 import sys
 
 BASE = "127.53.0"
@@ -62,6 +63,12 @@ def settle(words: list[str]) -> bool:
     if unshare is None or shutil.which("nsenter") is None:
         raise PlaceError(
             "port 53 needs root, or `unshare` and `nsenter` for a namespace of your own: apt-get install util-linux"
+        )
+    tried = subprocess.run([unshare, "-Urn", "--", "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        raise PlaceError(
+            "port 53 needs root here, because this system does not let you make a namespace "
+            f"({tried.stderr.strip() or 'no reason given'}): sudo nexoraldns lab up"
         )
     sys.stdout.flush()
     os.execve(unshare, [unshare, "-Urn", "--", *words], {**os.environ, _INSIDE: "1"})  # noqa: S606

@@ -130,6 +130,11 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flights)
 
+    @property
+    def resolvers(self) -> list[Resolver]:
+        """All that remember RRsets: the one that recurses, and those that validate what forwarders say."""
+        return [*([self._resolver] if self._resolver is not None else []), *self._validating.values()]
+
     def take(self, miss: Miss, retry: Retry | None = None) -> None:
         """Answer a miss: join the flight for the same question, or start one (`retry`: its first try has been made)."""
         flight = self._flights.get(miss.key)

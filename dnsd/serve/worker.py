@@ -347,7 +347,7 @@ class Worker:
         for unexpected in fds:
             os.close(unexpected)
         if op == "cache":
-            self._say("cached", **worker_cache.told(self._hotpath, self._resolver, message, self._clock_ms()))
+            self._say("cached", **worker_cache.told(self._hotpath, self._flights.resolvers, message, self._clock_ms()))
             return
         if op == "drop" and isinstance(message.get("binding"), int):
             self._reading.drop(message["binding"], self._clock_ms())

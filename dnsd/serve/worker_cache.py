@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dnsd.contract import codes, names
@@ -17,7 +17,7 @@ _WIDEST = 300  # characters of one record
 _RANKS = {1: "glue", 2: "authority section", 3: "not authoritative", 4: "authoritative"}
 
 
-def told(hotpath: Any, resolver: Resolver, message: dict[str, Any], now_ms: int) -> dict[str, Any]:
+def told(hotpath: Any, resolvers: Sequence[Resolver], message: dict[str, Any], now_ms: int) -> dict[str, Any]:
     """Do what a `cache` message asks for. `hotpath` is the worker's query path; the answer has room for `most` octets.
 
     Forgetting a name also forgets what denies it: the NXDOMAIN of a name above (RFC 8020).
@@ -30,10 +30,13 @@ def told(hotpath: Any, resolver: Resolver, message: dict[str, Any], now_ms: int)
     except (KeyError, ValueError) as error:
         return {"ident": ident, "error": f"the question makes no sense: {error}"}
     if message.get("what") == "flush":
-        return {"ident": ident, "forgotten": _flush(hotpath, resolver, name, qtype, below, now_ms)}
+        count = _flush(hotpath, name, qtype, below)
+        count += sum(_forget(resolver, name, qtype, below, now_ms) for resolver in resolvers)
+        return {"ident": ident, "forgotten": count}
     rows = _answers(hotpath, name, qtype, below)
-    rows += [_row(held, resolver) for held in resolver.cache.held(_about(name, below), now_ms) if _of(held, qtype)]
-    rows += [_row(held, resolver) for held in _above(resolver, name, now_ms)]
+    for resolver in resolvers:
+        rows += [_row(held, resolver) for held in resolver.cache.held(_about(name, below), now_ms) if _of(held, qtype)]
+        rows += [_row(held, resolver) for held in _above(resolver, name, now_ms)]
     room = max(1000, int(message.get("most", 60000)))
     more = 0
     while rows and len(json.dumps(rows)) > room:
@@ -57,12 +60,17 @@ def _above(resolver: Resolver, name: bytes, now_ms: int) -> list[Held]:
     return [held for held in resolver.cache.held(above.__contains__, now_ms) if held.kind == "nxdomain"]
 
 
-def _flush(hotpath: Any, resolver: Resolver, name: bytes, qtype: int | None, below: bool, now_ms: int) -> int:
+def _flush(hotpath: Any, name: bytes, qtype: int | None, below: bool) -> int:
     cache = hotpath.cache
     count = 0
     for at in cache.entries(name, below):
         if qtype is None or cache.entry_at(at)[1] == qtype:
             count += cache.drop(at)
+    return count
+
+
+def _forget(resolver: Resolver, name: bytes, qtype: int | None, below: bool, now_ms: int) -> int:
+    count = 0
     about = _about(name, below)
     if qtype is None:
         count += resolver.cache.flush(about)

@@ -36,7 +36,7 @@ def name(text: str) -> bytes:
     return names.from_text(text)
 
 
-def worker() -> tuple[HotPath, Resolver]:
+def worker() -> tuple[HotPath, list[Resolver]]:
     """A worker with something in its caches."""
     hot = HotPath()
     resolver = Resolver(Config(), (), lambda n: 0)
@@ -52,10 +52,10 @@ def worker() -> tuple[HotPath, Resolver]:
     resolver.cache.deny(name("none.example"), 1, Denial(3, (soa,)))
     resolver.cache.put_delegation(Delegation(name("example"), (name("ns.example"),), (), 1000, 60))
     resolver.cache.fail(name("www.example"), 15, 22, "nobody answers", 0)
-    return hot, resolver
+    return hot, [resolver]
 
 
-def told(parts: tuple[HotPath, Resolver], what: str, text: str, qtype: str = "", below: bool = False) -> Any:
+def told(parts: tuple[HotPath, list[Resolver]], what: str, text: str, qtype: str = "", below: bool = False) -> Any:
     message = {"what": what, "name": text, "type": qtype, "below": below, "ident": 5}
     return json.loads(json.dumps(worker_cache.told(*parts, message, 0)))
 
