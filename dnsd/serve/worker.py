@@ -141,7 +141,15 @@ class Worker:
         # Perhaps it was we who came late (a machine that was stopped or starved), and the table is here already.
         self._on_control(self._plan.control.fileno(), 0)
         self._tick()
-        return self._pending is None or waited_ms >= 2 * WITHOUT_TABLE_MS
+        if self._pending is not None:
+            return waited_ms >= 2 * WITHOUT_TABLE_MS
+        # A sibling that has a table reads our sockets for as long as we do not.
+        return not any(slot != self._slot and self._answers(slot) for slot in range(self._shared.slots))
+
+    def _answers(self, slot: int) -> bool:
+        """Whether a sibling lives that answers from a table."""
+        state, _, generation, _ = self._shared.slot_state(slot)
+        return state == SERVING and generation > 0 and not (self._orphan and self._is_gone(slot))
 
     def _round(self) -> None:
         """Wait, do what is ready, then what is due. A fault of ours costs one packet, not all clients of a slot."""
@@ -192,9 +200,8 @@ class Worker:
                 due = other
         if self._leaving_ms:
             due = min(due, self._now_ms + 20)
-        elif not self._serving:
-            times = 1 if self._now_ms - self._plan.started_ms < WITHOUT_TABLE_MS else 2
-            due = min(due, self._plan.started_ms + times * WITHOUT_TABLE_MS)
+        elif not self._serving and self._now_ms < self._plan.started_ms + WITHOUT_TABLE_MS:
+            due = min(due, self._plan.started_ms + WITHOUT_TABLE_MS)  # after that, with each heartbeat
         return due
 
     def _timers(self) -> None:

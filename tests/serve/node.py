@@ -79,6 +79,8 @@ def agent(settings: Settings, inherited: Any) -> int:
     waiting: set[int] = set()
 
     def give(slot: int) -> None:
+        if (folder / f"withhold-{slot}").exists():
+            return
         message = {"op": "prepare", "names_digest": "", "revision": "r", **current}
         with contextlib.suppress(OSError):
             socket.send_fds(inherited.workers[slot], [json.dumps(message).encode()], fds, socket.MSG_DONTWAIT)
@@ -90,6 +92,7 @@ def agent(settings: Settings, inherited: Any) -> int:
             current = {"generation": wanted["generation"], "digest": "told"}
             fds = [_sealed(bytes.fromhex(wanted[key])) for key in ("policy", "names")]
             waiting = {s for s in range(inherited.shared.slots) if inherited.shared.state(s)}
+            waiting = {slot for slot in waiting if not (folder / f"withhold-{slot}").exists()}
             for slot in waiting:
                 give(slot)
         for key, _ in selector.select(0.02):

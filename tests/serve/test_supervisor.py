@@ -56,10 +56,11 @@ def answered(socks: list[socket.socket], seconds: float) -> int:
 
 @pytest.fixture
 def served(tmp_path: pathlib.Path) -> Iterator[Node]:
-    """A node of two workers with a table."""
+    """A node of two workers, each with its table."""
     with node(tmp_path) as made:
         made.publish()
         made.start()
+        made.until(lambda: len({row["slot"] for row in made.said("active")}) == 2)
         yield made
 
 
@@ -168,6 +169,21 @@ def test_a_worker_that_comes_late_looks_for_its_table_before_it_gives_up(tmp_pat
             sock.settimeout(5)
             assert dns.message.from_wire(sock.recv(512)).rcode() == 0
             sock.close()
+
+
+def test_a_worker_without_a_table_leaves_its_sockets_to_a_sibling_that_has_one(tmp_path: pathlib.Path) -> None:
+    """As long as one of them can answer, nobody gets SERVFAIL; also when the supervisor died before all had theirs."""
+    (tmp_path / "withhold-1").touch()
+    with node(tmp_path) as made:
+        made.publish()
+        made.start(NODE_WITHOUT_TABLE_MS="800")
+        end = time.monotonic() + 2.5  # three times as long as it waits for a table
+        while time.monotonic() < end:
+            assert made.ask() == "10.0.0.1"
+        assert made.process is not None
+        made.process.kill()
+        made.process.wait()
+        assert {made.ask() for _ in range(100)} == {"10.0.0.1"}
 
 
 def test_a_second_supervisor_is_refused_in_one_sentence(served: Node) -> None:
