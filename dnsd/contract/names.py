@@ -1,3 +1,4 @@
+# cython: wraparound=True, annotation_typing=False
 """Domain names: parse, print, order them; text and wire.
 
 A name is a `bytes` object in uncompressed wire format, lower case unless said otherwise, at
@@ -146,10 +147,11 @@ def is_below(name: bytes, ancestor: bytes) -> bool:
     """Whether `name` is strictly below `ancestor` (both lower case)."""
     if len(name) <= len(ancestor) or not name.endswith(ancestor):
         return False
+    own = len(name) - len(ancestor)
     i = 0
-    while i < len(name) - len(ancestor):
+    while i < own:
         i += 1 + name[i]
-    return i == len(name) - len(ancestor)
+    return i == own
 
 
 def order(name: bytes) -> tuple[bytes, ...]:

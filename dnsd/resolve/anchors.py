@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 from collections.abc import Iterable, Mapping
 
 from dnsd.contract import names
@@ -36,7 +37,7 @@ class Anchor:
         return not self.ds and not self.keys
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Anchors:
     """All anchors by zone; `negative` with the second (wall clock) at which each ends, None for one without an end."""
 
@@ -47,7 +48,7 @@ class Anchors:
         """Without any positive one nothing can be validated."""
         return bool(self.positive)
 
-    @property
+    @functools.cached_property
     def algorithms(self) -> frozenset[int]:
         """Algorithms of keys to be used: the usual ones, and retired ones that an anchor names."""
         named = {ds[2] for anchor in self.positive.values() for ds in anchor.ds}

@@ -1,3 +1,4 @@
+# cython: wraparound=True, annotation_typing=False
 """What one client's question may cost, and how it ends when that is spent."""
 
 from __future__ import annotations

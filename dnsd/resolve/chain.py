@@ -1,3 +1,4 @@
+# cython: wraparound=True
 """From a trust anchor down to a zone's keys: DS, DNSKEY, and proofs that a zone is not signed (RFC 4035, section 5).
 
 Pure: it yields `Need` for the records that it wants to see and is sent `Found`; the wall clock and the anchors are
@@ -35,7 +36,7 @@ _PROVED = 8192
 Trust = Generator["Need", "Found", "Zone"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Need:
     """A look-up that validation asks for: the answer is a `Found`."""
 
@@ -43,7 +44,7 @@ class Need:
     rtype: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Found:
     """What a look-up gave, unvalidated; `failure` is (EDE, text) when it gave nothing."""
 
@@ -56,7 +57,7 @@ class Found:
         return next((rrset for rrset in self.answer if rrset.rtype == rtype and rrset.owner == owner), None)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Zone:
     """What is known of a zone: its keys when it is SECURE, why not otherwise; until a second of the wall clock.
 
@@ -72,7 +73,7 @@ class Zone:
     vouched: tuple[int, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Signed:
     """A signature holds: by how many labels the owner was signed, and for how many seconds it may be kept."""
 
@@ -80,7 +81,7 @@ class Signed:
     ttl: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Flaw:
     """No signature holds, and why."""
 
@@ -197,11 +198,11 @@ class Chain:
 
     def check(self, rrset: RRset, zone: Zone) -> Signed | Flaw:
         """Whether one of the zone's keys made one of the RRset's signatures (RFC 4035, section 5.3); raises Bogus."""
-        what = f"{names.to_text(rrset.owner)} {codes.qtype_name(rrset.rtype)}"
         identity = (rrset.owner, rrset.rtype, rrset.rdatas, rrset.sigs, zone.apex, zone.keys)
         known = self._memory.proof(identity)
         if known is not None and not signatures.in_time(known, self.now, self._skew):
             return self._signed(known)
+        what = f"{names.to_text(rrset.owner)} {codes.qtype_name(rrset.rtype)}"
         where = names.to_text(zone.apex)
         flaw = Flaw(codes.EDE_RRSIGS_MISSING, f"{what} is not signed by {where}")
         left = SIGNATURES_RRSET

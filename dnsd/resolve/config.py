@@ -1,3 +1,4 @@
+# cython: wraparound=True, annotation_typing=False
 """What the settings say about resolving, as the resolver wants it. Pure."""
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ import dataclasses
 from dnsd.contract import names
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Config:
     """`special`: names kept at home (RFC 6303, 6761), with what is below them; `dnssec`: ask for signatures."""
 

@@ -1,3 +1,4 @@
+# cython: wraparound=True
 """What NSEC and NSEC3 records prove about a name that has no such data (RFC 4035, 5155, 6840, 9276).
 
 Pure, and about proofs only: the records handed in have valid signatures of the zone, and were not made from a wildcard.
@@ -25,12 +26,12 @@ ITERATIONS = 50  # RFC 9276: 0 is right, more than this nobody computes any more
 
 _NS, _CNAME, _SOA, _DS, _DNAME = codes.TYPE_NS, codes.TYPE_CNAME, codes.TYPE_SOA, codes.TYPE_DS, codes.TYPE_DNAME
 _OPT_OUT_BIT = 1
-_BASE32HEX = {char: value for value, char in enumerate(b"0123456789abcdefghijklmnopqrstuv")}
+_BASE32HEX = b"0123456789abcdefghijklmnopqrstuv"
 
 Hash = Callable[[bytes, bytes, int], bytes]  # name, salt, iterations; may raise when its budget is spent
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class _Nsec:
     """An NSEC record: nothing is between `owner` and `next`."""
 
@@ -42,7 +43,7 @@ class _Nsec:
         return _in_bitmap(self.types, rtype)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class _Nsec3:
     """An NSEC3 record: no hash is between `owner` and `next`."""
 
@@ -298,8 +299,8 @@ def _from_base32hex(text: bytes) -> bytes | None:
     """RFC 4648, section 7, lower case without padding."""
     bits = 0
     for char in text:
-        value = _BASE32HEX.get(char)
-        if value is None:
+        value = _BASE32HEX.find(char)
+        if value < 0:
             return None
         bits = bits << 5 | value
     octets = len(text) * 5 // 8

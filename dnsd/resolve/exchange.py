@@ -1,3 +1,4 @@
+# cython: wraparound=True
 """One question to one server until it is understood: EDNS, TCP, and the question's case as a secret.
 
 Part of a resolution (`resolver`); pure. It returns what the server said, never what that means for the zone (`scrub`).

@@ -1,3 +1,4 @@
+# cython: wraparound=True, annotation_typing=False
 """One forwarded question as a generator: server choice, retry, TCP, failover.
 
 Pure: it yields `Ask` and is sent `Reply`; time comes with each reply, ids and ports are the asker's
@@ -22,7 +23,7 @@ UDP = "udp"
 TCP = "tcp"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Ask:
     """Send `wire` (id 0) to `server` and wait at most `timeout_ms` for the answer to it.
 
@@ -36,7 +37,7 @@ class Ask:
     fresh: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Reply:
     """What became of an Ask, at `now_ms`: a paired response, or None and why (`timeout`, `unreachable`, `broken`)."""
 
@@ -45,7 +46,7 @@ class Reply:
     error: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Outcome:
     """The response, or None with the Extended DNS Error (RFC 8914) that tells the client why.
 

@@ -1,3 +1,4 @@
+# cython: wraparound=True, annotation_typing=False
 """What is known about authoritative servers: how fast, how reliable, what they do not understand.
 
 Pure: time is handed in (monotonic milliseconds), chance too. One per worker, bounded; what is forgotten is only learnt
@@ -27,7 +28,7 @@ _FAMILY_MS = 60_000
 _REMEMBERED = 20_000
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass
 class _Standing:
     srtt_ms: float = -1.0  # never measured
     variance_ms: float = 0.0

@@ -1,3 +1,4 @@
+# cython: wraparound=True
 """The walk from a known zone cut down to the zone that has the answer (RFC 1034, section 5.3.3).
 
 Pure. Delegations are the parent's word (so a zone that its parent took back ends with the parent's TTL); a child's own
@@ -32,7 +33,7 @@ _PRIME_AGAIN_MS = 60_000  # after priming failed
 _NETWORK_WORDS = frozenset(("unreachable", "broken"))
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass
 class _Server:
     """One address of a delegation while it is being asked."""
 
@@ -132,7 +133,7 @@ class Walk:
 
     def _exists(self, qname: bytes) -> bool:
         """Whether the cache shows that the name exists, so that asking for it hides nothing and shows nothing."""
-        if self._cache.get(qname, codes.TYPE_A, rank=rrcache.ANSWER) is not None:
+        if self._cache.get(qname, codes.TYPE_A) is not None:
             return True
         denial = self._cache.denied(qname, codes.TYPE_A)
         return denial is not None and denial.rcode == codes.RCODE_NOERROR
@@ -310,7 +311,7 @@ class Walk:
             return
         tried: set[bytes] = set()
         for rtype in self._types():
-            own = self._cache.get(cut.zone, codes.TYPE_NS, rank=rrcache.AUTHORITY)
+            own = self._cache.get(cut.zone, codes.TYPE_NS, False, rrcache.AUTHORITY)
             child = tuple(names.lower(rdata) for rdata in own.rdatas[: scrub.SERVERS]) if own is not None else ()
             for name in dict.fromkeys((*cut.servers, *child)):
                 if at_or_below(name, cut.zone) and name in cut.servers:
@@ -356,6 +357,8 @@ class Walk:
         self, server: _Server, cut: Delegation, qname: bytes, qtype: int, depth: int, transport: str, rtt_ms: int,
         finding: Finding,
     ) -> None:  # fmt: skip
+        if self._question.trace is None:
+            return
         self._question.note(
             steps.ASK, depth, qname, qtype, zone=cut.zone, server=server.address, server_name=server.name,
             transport=transport, rtt_ms=rtt_ms, said=finding.kind, text=finding.text, cut=finding.cut,

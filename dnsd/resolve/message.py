@@ -95,7 +95,6 @@ class Response:
     pointers: tuple[int, ...]
     ttl: int
     edns: bool
-    records: tuple[Record, ...]
 
 
 class Reader:
@@ -416,12 +415,14 @@ def read_name(packet: bytes, at: int, pointers: list[int] | None = None) -> tupl
 
 
 def read(packet: bytes) -> Response:
-    """Read a response; raises FormError."""
+    """Read a response; raises FormError. The same packet twice in a row (to answer, to remember) is read once."""
+    if _Scratch.last[0] is packet:
+        return _Scratch.last[1]
     reader = _Scratch.reader
     if reader.read(memoryview(packet), 0, len(packet)):
         raise FormError(FAULTS[reader.fault])
     data = bytes(reader.data[reader.body : reader.body + reader.length])
-    return Response(
+    answer = Response(
         rcode=reader.rcode | reader.authentic << 16,
         truncated=bool(reader.truncated),
         authentic=bool(reader.authentic),
@@ -434,13 +435,18 @@ def read(packet: bytes) -> Response:
         pointers=tuple(reader.noted(_POINTERS_AT + 2 * k) for k in range(reader.pointer_count)),
         ttl=reader.ttl,
         edns=bool(reader.edns),
-        records=_records(packet, reader.first),
     )
+    _Scratch.last = packet, answer
+    return answer
 
 
-def _records(packet: bytes, at: int) -> tuple[Record, ...]:
-    """The records of a packet that the reader has found whole."""
+def records(packet: bytes) -> tuple[Record, ...]:
+    """The records of a response, without OPT; raises FormError."""
+    reader = _Scratch.reader
+    if reader.read(memoryview(packet), 0, len(packet)):
+        raise FormError(FAULTS[reader.fault])
     found = []
+    at = reader.first
     for section in range(3):
         for _ in range(int.from_bytes(packet[6 + 2 * section : 8 + 2 * section], "big")):
             owner, at = read_name(packet, at)
@@ -454,6 +460,7 @@ def _records(packet: bytes, at: int) -> tuple[Record, ...]:
 
 
 class _Scratch:
-    """The reader of `read` and `read_name`: used and left within one call."""
+    """The reader of `read` and `read_name`, used and left within one call; and what was read last."""
 
     reader = Reader()
+    last: tuple[bytes | None, Response] = (None, Response(0, False, False, 0, b"", 0, 0, 0, (), (), 0, False))

@@ -1,3 +1,4 @@
+# cython: wraparound=True, annotation_typing=False
 """Which name a server is asked for: no more of it than the server needs to know (RFC 9156). Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# cython: wraparound=True
 """One question resolved from the root down, as a generator: aliases, cache, and what the client is told.
 
 Pure: it yields `Ask` and is sent `Reply` (`forwarder`); the wall clock stands in the cache, time comes with each reply,
@@ -13,6 +14,7 @@ from collections.abc import Generator
 from dnsd.contract import codes, names
 from dnsd.resolve import rrcache, scrub, steps
 from dnsd.resolve.budget import Budget, Failed, Spent
+from dnsd.resolve.chain import Found
 from dnsd.resolve.config import Config
 from dnsd.resolve.forwarded import Relay, Upstream
 from dnsd.resolve.forwarder import Ask, Outcome, Reply
@@ -22,9 +24,9 @@ from dnsd.resolve.iterate import Walk
 from dnsd.resolve.rrcache import Denial, RRCache
 from dnsd.resolve.rrsets import FLAG_AD, RRset, response
 from dnsd.resolve.steps import Step
-from dnsd.resolve.validator import BOGUS, Found, Validator, Verdict
+from dnsd.resolve.validator import BOGUS, Validator, Verdict
 
-__all__ = ["Config", "Resolver", "Result"]
+__all__ = ["Resolver", "Result"]
 
 # Not for those who did not set DO (RFC 4035, section 3.2.1).
 _SIGNED_ONLY = frozenset((codes.QTYPES["NSEC"], codes.QTYPES["NSEC3"]))
@@ -32,7 +34,7 @@ _YXDOMAIN = codes.RCODES["YXDOMAIN"]
 _BOGUS = 1 << 16  # beside a qtype: the failure of validation, which a question with CD set does not share
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Result:
     """What a name resolves to: the chain of aliases with what is at its end, or what proves that there is nothing."""
 
@@ -111,12 +113,13 @@ class Resolver:
             self.cache.succeeded(sname, qtype | _BOGUS)
             result = Result(verdict.rcode, verdict.answer, verdict.authority)
             flags = FLAG_AD if verdict.secure else 0
-        question.note(
-            steps.RESULT, 0, sname, qtype, said=codes.rcode_name(result.rcode), rrsets=result.answer or result.authority
-        )
+        if trace is not None:
+            said = codes.rcode_name(result.rcode)
+            question.note(steps.RESULT, 0, sname, qtype, said=said, rrsets=result.answer or result.authority)
         authority = result.authority
         if not do:
-            authority = tuple(rrset for rrset in authority if rrset.rtype not in _SIGNED_ONLY)
+            if authority:
+                authority = tuple(rrset for rrset in authority if rrset.rtype not in _SIGNED_ONLY)
         else:  # what shows that a wildcard was right to answer
             authority += tuple(dict.fromkeys(proof for rrset in result.answer for proof in rrset.proofs))
         return Outcome(response(sname, qtype, result.rcode, result.answer, authority, do, flags), ede, text)
@@ -131,23 +134,30 @@ class _Question:
         self.signed = signed
         self.budget = Budget(now_ms)
         self.trace = trace
-        self.walk: Walk | Relay = Walk(self) if resolver.upstream is None else Relay(self, resolver.upstream)
         self.resolving: set[tuple[bytes, int]] = set()
         self.renewed = b""  # the name of which nothing that is remembered is good enough
 
+    def walk(self) -> Walk | Relay:
+        """Who looks up for it: the walk from the root down, or a forward entry's servers."""
+        resolver = self.resolver
+        return Walk(self) if resolver.upstream is None else Relay(self, resolver.upstream)
+
     def lookup(self, sname: bytes, qtype: int, depth: int) -> Generator[Ask, Reply, Result]:
         """Follow aliases until there is an answer or none; raises Failed."""
-        self.note(steps.LOOKUP, depth, sname, qtype)
+        if self.trace is not None:
+            self.note(steps.LOOKUP, depth, sname, qtype)
         chain: list[RRset] = []
         seen = {sname}
         while True:
-            result, found, target = None, (), b""
+            result: Result | None = None
+            found: tuple[RRset, ...] = ()
+            target = b""
             if depth or sname != self.renewed:
                 result, found, target = self._known(sname, qtype, depth)
             if result is not None:
-                return dataclasses.replace(result, answer=(*chain, *result.answer))
+                return Result(result.rcode, (*chain, *result.answer), result.authority) if chain else result
             if not target:
-                finding = yield from self.walk.find(sname, qtype, depth)
+                finding = yield from self.walk().find(sname, qtype, depth)
                 if finding.kind in (scrub.NODATA, scrub.NXDOMAIN):
                     rcode = codes.RCODE_NXDOMAIN if finding.kind == scrub.NXDOMAIN else codes.RCODE_NOERROR
                     return Result(rcode, tuple(chain), finding.authority)
@@ -174,7 +184,8 @@ class _Question:
         cache = self.cache
         rrset = cache.get(sname, qtype, self.signed)
         if rrset is not None:
-            self.note(steps.CACHED, depth, sname, qtype, said=scrub.ANSWER, rrsets=(rrset,))
+            if self.trace is not None:
+                self.note(steps.CACHED, depth, sname, qtype, said=scrub.ANSWER, rrsets=(rrset,))
             return Result(codes.RCODE_NOERROR, (rrset,)), (), b""
         if qtype != codes.TYPE_CNAME:
             alias = cache.get(sname, codes.TYPE_CNAME, self.signed)
@@ -199,6 +210,9 @@ class _Question:
         """Let the validator judge the result, and look up what it asks for; raises Spent."""
         validator = self.resolver.validator
         assert validator is not None
+        known = validator.plain(sname, qtype, result.answer, self.cache.now) if self.trace is None else None
+        if known is not None:
+            return Verdict(known.state, result.rcode, result.answer, result.authority, known.ede, known.text)
         last = next((rrset for rrset in reversed(result.answer) if rrset.rtype == codes.TYPE_CNAME), None)
         believed = last is not None and self.resolver.config.at_home(names.lower(last.rdatas[0]))
         judging = validator.judge(sname, qtype, result.rcode, result.answer, result.authority, self.cache.now, believed)

@@ -1,3 +1,4 @@
+# cython: wraparound=True, annotation_typing=False
 """What authorities have told: RRsets by rank, negative answers, delegations, and what failed lately. Bounded.
 
 Pure: `clock` hands in the wall clock (ages follow it; DESIGN: clocks); failures are timers and take the monotonic one.
@@ -25,16 +26,16 @@ _NXDOMAIN = 0  # the type under which a whole name is denied
 _OVERHEAD = 320  # octets of an entry beside its data, about
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Denial:
-    """NXDOMAIN (`rcode` 3) or NODATA. `authority` proves it: a SOA, NSEC and the like; `signed`: asked with DO."""
+    """NXDOMAIN (`rcode` 3) or NODATA. `authority` proves it: a SOA, NSEC and the like; `with_do`: asked with DO."""
 
     rcode: int
     authority: tuple[RRset, ...]
-    signed: bool = False
+    with_do: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Delegation:
     """Who serves a zone, as the parent says: names in the order told, and glue as (name, addresses).
 
@@ -64,17 +65,17 @@ class Held:
     signed: bool = False
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass
 class _Entry:
     stored: int
     ttl: int
     rank: int
-    signed: bool
+    with_do: bool
     value: RRset | Denial
     size: int
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass
 class _Failure:
     until_ms: int
     lasts_ms: int
@@ -112,14 +113,15 @@ class RRCache:
 
     # --- RRsets ---------------------------------------------------------------------------------------------------
 
-    def get(self, name: bytes, rtype: int, signed: bool = False, rank: int = ANSWER) -> RRset | None:
+    def get(self, name: bytes, rtype: int, with_do: bool = False, rank: int = ANSWER) -> RRset | None:
         """The RRset with what is left of its TTL; None when there is none of this rank, or no signatures are known."""
         entry = self._live((name, rtype))
-        if entry is None or entry.rank < rank or (signed and not entry.signed) or not isinstance(entry.value, RRset):
+        if entry is None or entry.rank < rank or (with_do and not entry.with_do) or not isinstance(entry.value, RRset):
             return None
-        return entry.value.lasting(self._left(entry))
+        rrset: RRset = entry.value
+        return rrset.lasting(self._left(entry))
 
-    def put(self, rrset: RRset, rank: int, signed: bool = False) -> bool:
+    def put(self, rrset: RRset, rank: int, with_do: bool = False) -> bool:
         """Remember an RRset unless something more trustworthy is known; returns whether it is now what is known.
 
         Data of a lower rank never makes an RRset live longer, and neither does a zone's own NS RRset at its apex
@@ -129,24 +131,24 @@ class RRCache:
         old = self._live(key)
         ttl = self._bounded(rrset.ttl)
         if old is not None and isinstance(old.value, RRset):
-            if old.rank > rank or (old.signed and not signed and old.rank == rank):
+            if old.rank > rank or (old.with_do and not with_do and old.rank == rank):
                 return False
             if rrset.rtype == codes.TYPE_NS:
                 ttl = min(ttl, self._left(old))
         if ttl <= 0:
             return False
-        self._store(key, _Entry(self.now, ttl, rank, signed, rrset, _OVERHEAD + _size_of(rrset)))
+        self._store(key, _Entry(self.now, ttl, rank, with_do, rrset, _OVERHEAD + _size_of(rrset)))
         return True
 
     # --- negative answers (RFC 2308) -------------------------------------------------------------------------------
 
-    def denied(self, name: bytes, rtype: int, signed: bool = False) -> Denial | None:
+    def denied(self, name: bytes, rtype: int, with_do: bool = False) -> Denial | None:
         """NODATA for the type, or NXDOMAIN for the name or any name above it (RFC 8020)."""
-        found = self._denial((name, rtype), signed)
+        found = self._denial((name, rtype), with_do)
         if found is not None or not self._denied:
             return found
         while True:
-            found = self._denial((name, _NXDOMAIN), signed)
+            found = self._denial((name, _NXDOMAIN), with_do)
             if found is not None or name == names.ROOT:
                 return found
             name = names.parent(name)
@@ -169,11 +171,11 @@ class RRCache:
         kept = dataclasses.replace(denial, authority=authority)
         key = (name, _NXDOMAIN if denial.rcode == codes.RCODE_NXDOMAIN else rtype)
         size = _OVERHEAD + sum(_size_of(rrset) for rrset in authority)
-        self._store(key, _Entry(self.now, ttl, AUTHORITATIVE, denial.signed, kept, size))
+        self._store(key, _Entry(self.now, ttl, AUTHORITATIVE, denial.with_do, kept, size))
 
-    def _denial(self, key: tuple[bytes, int], signed: bool) -> Denial | None:
+    def _denial(self, key: tuple[bytes, int], with_do: bool) -> Denial | None:
         entry = self._live(key)
-        if entry is None or (signed and not entry.signed) or not isinstance(entry.value, Denial):
+        if entry is None or (with_do and not entry.with_do) or not isinstance(entry.value, Denial):
             return None
         left = self._left(entry)
         authority = tuple(rrset.lasting(min(rrset.ttl, left)) for rrset in entry.value.authority)
@@ -181,13 +183,13 @@ class RRCache:
 
     # --- aliases --------------------------------------------------------------------------------------------------
 
-    def dname(self, name: bytes, signed: bool = False) -> RRset | None:
+    def dname(self, name: bytes, with_do: bool = False) -> RRset | None:
         """The DNAME of the nearest name above (RFC 6672, section 3.2)."""
         if not self._dnames:
             return None
         while name != names.ROOT:
             name = names.parent(name)
-            found = self.get(name, codes.TYPE_DNAME, signed)
+            found = self.get(name, codes.TYPE_DNAME, with_do)
             if found is not None:
                 return found
         return None
@@ -256,7 +258,7 @@ class RRCache:
         for (name, rtype), entry in self._entries.items():
             if matches(name) and (left := self._left(entry)) > 0:
                 kind = "rrset" if isinstance(entry.value, RRset) else "nxdomain" if rtype == _NXDOMAIN else "nodata"
-                found.append(Held(kind, name, rtype, left, entry.value, entry.rank, entry.signed))
+                found.append(Held(kind, name, rtype, left, entry.value, entry.rank, entry.with_do))
         for zone, cut in self._delegations.items():
             left = cut.ttl - max(0, self.now - cut.stored)
             if matches(zone) and left > 0:

@@ -1,3 +1,4 @@
+# cython: wraparound=True, annotation_typing=False
 """RRsets: read a message into them, write questions and responses from them.
 
 Names inside rdata are written out, so that an RRset can stand in any message. Owners are lower case, names in rdata
@@ -20,7 +21,6 @@ RDATA_NAMES: dict[int, str] = {
 }  # fmt: skip
 
 _JUMPS = 128  # a name has at most 127 labels; more pointers than that in one name are an attack on our time
-_MAX_TTL = 0x7FFFFFFF
 _LENGTHS = {codes.TYPE_A: 4, codes.TYPE_AAAA: 16}
 
 FLAG_AA = 0x0400
@@ -30,7 +30,7 @@ FLAG_RA = 0x0080
 FLAG_AD = 0x0020
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class RRset:
     """All records of one owner and type. `rdatas` without compression; `sigs` are the rdata of RRSIGs that cover it.
 
@@ -46,7 +46,9 @@ class RRset:
 
     def lasting(self, ttl: int) -> RRset:
         """The same records with this TTL."""
-        return self if ttl == self.ttl else dataclasses.replace(self, ttl=ttl)
+        if ttl == self.ttl:
+            return self
+        return RRset(self.owner, self.rtype, ttl, self.rdatas, self.sigs, self.proofs)
 
     @property
     def from_wildcard(self) -> bool:
@@ -55,7 +57,7 @@ class RRset:
         return any(len(sig) > 3 and sig[3] < labels for sig in self.sigs)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Message:
     """A response, by RRsets. `question` is the question section's name as it came (its case is a secret of ours)."""
 
@@ -74,10 +76,14 @@ class Message:
 
 
 class _Reader:
-    """Names of one packet; each place is followed once."""
+    """Names and records of one packet; each place is followed once. `end`: the place behind what was read last."""
 
     def __init__(self, packet: bytes) -> None:
         self.packet = packet
+        self.size = len(packet)
+        self.end = 0
+        self.rcode = 0
+        self.edns = False
         self._known: dict[int, bytes] = {}
 
     def forget_case(self, at: int) -> None:
@@ -88,51 +94,52 @@ class _Reader:
             at += 1 + name[0]
             name = names.parent(name)
 
-    def name(self, at: int) -> tuple[bytes, int]:
-        """The name at a place, case kept, and the place behind it; raises FormError."""
+    def name(self, at: int) -> bytes:
+        """The name at a place, case kept; raises FormError."""
         packet = self.packet
-        out = bytearray()
-        begin = at
-        end = -1
-        limit = at
-        jumps = 0
+        size = self.size
+        begin = limit = start = at
+        whole = b""
+        self.end = -1
+        jumps = octets = 0
         while True:
-            if at >= len(packet):
+            if at >= size:
                 raise FormError("a name runs out of the packet")
             n = packet[at]
             if n >= 192:
-                if at + 2 > len(packet):
+                if at + 2 > size:
                     raise FormError("a compression pointer runs out of the packet")
-                if end < 0:
-                    end = at + 2
+                if self.end < 0:
+                    self.end = at + 2
                 target = (n & 63) << 8 | packet[at + 1]
                 if target >= limit:
                     raise FormError("a compression pointer does not lead backwards")
+                if at > start:
+                    whole += packet[start:at]
                 known = self._known.get(target)
                 if known is not None:
-                    out += known
+                    whole = whole + known if whole else known
                     break
                 jumps += 1
                 if jumps > _JUMPS:
                     raise FormError("a name of too many compression pointers")
-                at = limit = target
+                at = limit = start = target
                 continue
             if n > 63:
                 raise FormError("a label of a kind that does not exist")
             if n == 0:
-                out.append(0)
-                if end < 0:
-                    end = at + 1
+                whole += packet[start : at + 1]
+                if self.end < 0:
+                    self.end = at + 1
                 break
-            if at + 1 + n > len(packet) or len(out) + n + 2 > names.MAX_NAME:
+            octets += 1 + n
+            if at + 1 + n > size or octets + 1 > names.MAX_NAME:
                 raise FormError("a name is too long")
-            out += packet[at : at + 1 + n]
             at += 1 + n
-        if len(out) > names.MAX_NAME:
+        if len(whole) > names.MAX_NAME:
             raise FormError("a name is too long")
-        whole = bytes(out)
         self._known[begin] = whole
-        return whole, end
+        return whole
 
     def rdata(self, rtype: int, at: int, end: int) -> bytes:
         """The rdata with its names written out; raises FormError."""
@@ -144,8 +151,8 @@ class _Reader:
         out = bytearray()
         for part in pattern:
             if part == "n":
-                name, after = self.name(at)
-                out += name
+                out += self.name(at)
+                after = self.end
             else:
                 after = at + int(part)
                 out += self.packet[at:after]
@@ -157,71 +164,83 @@ class _Reader:
         out += self.packet[at:end]
         return bytes(out)
 
+    def section(self, number: int, count: int, at: int) -> tuple[RRset, ...]:
+        """So many records as RRsets, signatures with what they cover; `end` is behind them. Raises FormError."""
+        packet = self.packet
+        size = self.size
+        found: dict[tuple[bytes, int], list[object]] = {}  # TTL, then the rdatas in the order of the packet
+        signatures: dict[tuple[bytes, int], list[bytes]] = {}
+        for _ in range(count):
+            owner = self.name(at)
+            at = self.end
+            if at + 10 > size:
+                raise FormError("a record runs out of the packet")
+            rtype = packet[at] << 8 | packet[at + 1]
+            ttl = packet[at + 5] << 16 | packet[at + 6] << 8 | packet[at + 7]
+            # RFC 2181, section 8: a TTL with the highest bit set is 0.
+            ttl = 0 if packet[at + 4] & 128 else packet[at + 4] << 24 | ttl
+            rdlength = packet[at + 8] << 8 | packet[at + 9]
+            begin = at + 10
+            end = begin + rdlength
+            if end > size:
+                raise FormError("a record's rdata runs out of the packet")
+            if rtype == codes.TYPE_OPT:
+                if number != 2 or self.edns or owner != names.ROOT:
+                    raise FormError("OPT where it may not be")
+                self.edns = True
+                self.rcode |= packet[at + 4] << 4
+            elif packet[at + 2] == 0 and packet[at + 3] == codes.CLASS_IN:
+                owner = names.lower(owner)
+                rdata = self.rdata(rtype, begin, end)
+                if rtype == codes.TYPE_RRSIG:
+                    if rdlength < 19:
+                        raise FormError("an RRSIG of a wrong length")
+                    signatures.setdefault((owner, rdata[0] << 8 | rdata[1]), []).append(rdata)
+                key = (owner, rtype)
+                before = found.get(key)
+                if before is None:
+                    found[key] = [ttl, {rdata: None}]
+                else:
+                    before[1][rdata] = None  # type: ignore[index]
+                    if ttl < before[0]:  # type: ignore[operator]
+                        before[0] = ttl  # RFC 2181, section 5.2: one TTL for the set
+            at = end
+        self.end = at
+        out = []
+        for key, value in found.items():
+            sigs = signatures.get(key)
+            out.append(RRset(key[0], key[1], value[0], tuple(value[1]), () if sigs is None else tuple(sigs)))  # type: ignore[arg-type]
+        return tuple(out)
+
 
 def parse(packet: bytes) -> Message:
     """Read a response; raises FormError. Records of other classes than IN are left out."""
-    if len(packet) < 12:
+    size = len(packet)
+    if size < 12:
         raise FormError("shorter than a header")
-    flags, qdcount, ancount, nscount, arcount = struct.unpack_from(">HHHHH", packet, 2)
+    flags = packet[2] << 8 | packet[3]
+    qdcount, ancount = packet[4] << 8 | packet[5], packet[6] << 8 | packet[7]
+    nscount, arcount = packet[8] << 8 | packet[9], packet[10] << 8 | packet[11]
     if not flags & 0x8000:
         raise FormError("it is a query")
     if qdcount > 1:
         raise FormError(f"it has {qdcount} questions")
-    if (ancount + nscount + arcount) * 11 > len(packet) - 12:
+    if (ancount + nscount + arcount) * 11 > size - 12:
         raise FormError("more records than octets for them")
     reader = _Reader(packet)
+    reader.rcode = flags & 15
     question = b""
     at = 12
     if qdcount:
-        question, at = reader.name(12)
+        question = reader.name(12)
+        at = reader.end + 4
         reader.forget_case(12)
-        at += 4
-        if at > len(packet):
+        if at > size:
             raise FormError("the question runs out of the packet")
-    rcode = flags & 15
-    edns = False
-    sections: list[tuple[RRset, ...]] = []
-    for section, count in enumerate((ancount, nscount, arcount)):
-        found: dict[tuple[bytes, int], tuple[int, dict[bytes, None]]] = {}
-        signatures: dict[tuple[bytes, int], list[bytes]] = {}
-        for _ in range(count):
-            owner, at = reader.name(at)
-            if at + 10 > len(packet):
-                raise FormError("a record runs out of the packet")
-            rtype, rclass, ttl, rdlength = struct.unpack_from(">HHIH", packet, at)
-            at += 10
-            end = at + rdlength
-            if end > len(packet):
-                raise FormError("a record's rdata runs out of the packet")
-            if rtype == codes.TYPE_OPT:
-                if section != 2 or edns or owner != names.ROOT:
-                    raise FormError("OPT where it may not be")
-                edns = True
-                rcode |= (ttl >> 24) << 4
-            elif rclass == codes.CLASS_IN:
-                owner = names.lower(owner)
-                rdata = reader.rdata(rtype, at, end)
-                if rtype == codes.TYPE_RRSIG:
-                    if rdlength < 19:
-                        raise FormError("an RRSIG of a wrong length")
-                    signatures.setdefault((owner, int.from_bytes(rdata[:2], "big")), []).append(rdata)
-                # RFC 2181, section 8: a TTL with the highest bit set is 0; section 5.2: one TTL for the set.
-                ttl = 0 if ttl > _MAX_TTL else ttl
-                before = found.get((owner, rtype))
-                if before is None:
-                    found[owner, rtype] = (ttl, {rdata: None})
-                else:
-                    before[1][rdata] = None
-                    if ttl < before[0]:
-                        found[owner, rtype] = (ttl, before[1])
-            at = end
-        sections.append(
-            tuple(
-                RRset(owner, rtype, ttl, tuple(rdatas), tuple(signatures.get((owner, rtype), ())))
-                for (owner, rtype), (ttl, rdatas) in found.items()
-            )
-        )
-    return Message(rcode, flags, edns, question, sections[0], sections[1], sections[2])
+    answer = reader.section(0, ancount, at)
+    authority = reader.section(1, nscount, reader.end)
+    additional = reader.section(2, arcount, reader.end)
+    return Message(reader.rcode, flags, reader.edns, question, answer, authority, additional)
 
 
 def question(qname: bytes, qtype: int, edns_size: int, do: bool) -> bytes:

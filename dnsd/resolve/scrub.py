@@ -1,3 +1,4 @@
+# cython: wraparound=True
 """What of a response may be believed, and what it means: bailiwick, glue, and the kind of answer it is.
 
 Pure, no state: a message and what was asked of whom in, a `Finding` out. A server may speak about its zone and what is
@@ -28,7 +29,7 @@ _PROOFS = frozenset((codes.QTYPES["NSEC"], codes.QTYPES["NSEC3"]))
 _YXDOMAIN = codes.RCODES["YXDOMAIN"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Finding:
     """What a response means. `authority` proves a negative answer, or holds a referral's DS; `text` says why it is bad.
 
@@ -173,7 +174,7 @@ def _with_proofs(message: Message, zone: bytes, rrset: RRset) -> RRset:
     if not rrset.sigs or not rrset.from_wildcard:
         return rrset
     proofs = tuple(proof for proof in message.authority if proof.rtype in _PROOFS and at_or_below(proof.owner, zone))
-    return dataclasses.replace(rrset, proofs=proofs)
+    return RRset(rrset.owner, rrset.rtype, rrset.ttl, rrset.rdatas, rrset.sigs, proofs)
 
 
 def _proofs(message: Message, zone: bytes, soa: RRset | None) -> tuple[RRset, ...]:
@@ -183,7 +184,7 @@ def _proofs(message: Message, zone: bytes, soa: RRset | None) -> tuple[RRset, ..
     others = [rrset for rrset in message.authority if rrset.rtype in _PROOFS and at_or_below(rrset.owner, zone)]
     # RFC 2308, section 3: the SOA of a negative answer lives as long as the answer.
     ttl = min(soa.ttl, int.from_bytes(soa.rdatas[0][-4:], "big"))
-    return (dataclasses.replace(soa, rdatas=soa.rdatas[:1], ttl=ttl), *others)
+    return (RRset(soa.owner, soa.rtype, ttl, soa.rdatas[:1], soa.sigs), *others)
 
 
 def _referral(message: Message, zone: bytes, ns: RRset, harden_glue: bool) -> Finding:

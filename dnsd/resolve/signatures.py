@@ -1,3 +1,4 @@
+# cython: wraparound=True, annotation_typing=False
 """Keys, digests and signatures of DNSSEC: canonical form, and what the cryptography says (RFC 4034, RFC 6840).
 
 Pure, and the only module of dnsd that knows dnspython: it reads keys and trust anchors; cryptography checks signatures.
@@ -43,7 +44,7 @@ _FOLDED = {**RDATA_NAMES, 24: "99n", 46: "99n"}
 _NAPTR = codes.QTYPES["NAPTR"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Key:
     """A DNSKEY (RFC 4034, section 2)."""
 
@@ -63,7 +64,7 @@ class Key:
         return bool(self.flags & 0x0080)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Signature:
     """An RRSIG (RFC 4034, section 3.1); `head` is its rdata before the signer, `signer` lower case."""
 

@@ -1,3 +1,4 @@
+# cython: wraparound=True
 """What a whole answer is worth: secure, insecure, bogus or indeterminate (RFC 4033, section 5; RFC 4035, section 5).
 
 Pure: it yields `Need` and is sent `Found` (`chain`); the resolver answers those by looking up like for anybody else.
@@ -28,13 +29,13 @@ from dnsd.resolve.chain import (
 )
 from dnsd.resolve.rrsets import RRset, at_or_below
 
-__all__ = ["BOGUS", "INDETERMINATE", "INSECURE", "SECURE", "Found", "Need", "Validator", "Verdict"]
+__all__ = ["BOGUS", "INDETERMINATE", "INSECURE", "SECURE", "Validator", "Verdict"]
 
 _RRSIG = codes.TYPE_RRSIG
 _YXDOMAIN = codes.RCODES["YXDOMAIN"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Verdict:
     """What the answer is worth, and why. `answer` and `authority` last no longer than their signatures.
 
@@ -68,6 +69,26 @@ class Validator:
     def __bool__(self) -> bool:
         """Without a trust anchor there is nothing to validate by."""
         return bool(self.anchors)
+
+    def plain(self, sname: bytes, qtype: int, answer: tuple[RRset, ...], now: int) -> Zone | None:
+        """The zone that makes an unsigned answer of one RRset insecure, when all that `judge` would ask is known."""
+        if len(answer) != 1 or qtype in (_RRSIG, codes.TYPE_DS):
+            return None
+        rrset: RRset = answer[0]
+        if rrset.sigs or rrset.rtype != qtype or rrset.owner != sname:
+            return None
+        anchor = self.anchors.nearest(sname, now)
+        if anchor is None or anchor.negative:
+            return None
+        name = sname
+        while at_or_below(name, anchor.zone):
+            zone = self.memory.zone(name, now)
+            if zone is not None:
+                return zone if zone.state == INSECURE else None
+            if name == names.ROOT:
+                break
+            name = names.parent(name)
+        return None
 
     def judge(
         self,

@@ -45,6 +45,10 @@ class Loop:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
 
+    def forget(self, fd: int) -> None:
+        """Forget a descriptor that is closed next, and that no other process has: a system call less than `remove`."""
+        self._ready.pop(fd, None)
+
     def watches(self, fd: int) -> bool:
         """Whether a descriptor is watched."""
         return fd in self._ready

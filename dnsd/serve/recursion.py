@@ -6,7 +6,6 @@ Chance is the kernel's: the case is a secret.
 from __future__ import annotations
 
 import dataclasses
-import secrets
 from collections.abc import Callable
 
 from dnsd.contract import codes, names
@@ -21,6 +20,7 @@ from dnsd.resolve.infra import Infra
 from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.rrcache import RRCache
 from dnsd.resolve.validator import Validator
+from dnsd.serve.chance import Chance
 
 _SMALLEST_CACHE = 1 << 20
 
@@ -112,7 +112,7 @@ def resolver(settings: Settings, workers: int) -> Resolver:
     cache = RRCache(size, settings.cache.min_ttl_s, settings.cache.max_ttl_s)
     known = trust_anchors(settings) if wanted.dnssec else anchors.NONE
     validator = Validator(known, wanted.signature_skew_s) if known else None
-    return Resolver(config, root_hints(settings), secrets.randbelow, cache, Infra(), validator)
+    return Resolver(config, root_hints(settings), Chance(), cache, Infra(), validator)
 
 
 def over_forwarders(settings: Settings, workers: int) -> Callable[[Upstream], Resolver]:
@@ -126,6 +126,6 @@ def over_forwarders(settings: Settings, workers: int) -> Callable[[Upstream], Re
     def make(upstream: Upstream) -> Resolver:
         cache = RRCache(size, settings.cache.min_ttl_s, settings.cache.max_ttl_s)
         validator = Validator(known, settings.resolver.signature_skew_s) if known else None
-        return Resolver(Config(), (), secrets.randbelow, cache, Infra(), validator, upstream)
+        return Resolver(Config(), (), Chance(), cache, Infra(), validator, upstream)
 
     return make

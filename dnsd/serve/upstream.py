@@ -1,3 +1,4 @@
+# cython: wraparound=True, annotation_typing=False
 """The only outgoing sockets: random ports and ids, timeouts, pairing of answers with questions.
 
 Per upstream address a pool of connected UDP sockets on random ports, made when first drawn; each
@@ -9,7 +10,6 @@ get a connection of their own. One epoll, one thread; time is handed in, so this
 import dataclasses
 import errno
 import heapq
-import secrets
 import select
 import socket
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dnsd.contract import codes
 from dnsd.resolve.forwarder import TCP, Ask, Reply, matches
 from dnsd.resolve.upstreams import Server
+from dnsd.serve.chance import Chance
 from dnsd.serve.loop import Loop
 
 POOL = 128  # sockets per upstream address
@@ -34,7 +35,7 @@ _BROKEN = "broken"
 Done = Callable[[Reply], None]
 
 
-@dataclasses.dataclass(slots=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class _Exchange:
     """One question under way; `done` is taken when it is answered."""
 
@@ -45,7 +46,7 @@ class _Exchange:
     stream: "_Stream | None" = None
 
 
-@dataclasses.dataclass(slots=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class _Pooled:
     sock: socket.socket
     server: Server
@@ -56,7 +57,7 @@ class _Pooled:
     waiting: dict[int, _Exchange] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(slots=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class _Stream:
     sock: socket.socket
     exchange: _Exchange
@@ -77,13 +78,14 @@ class Upstream:
         self._streams: dict[int, _Stream] = {}
         self._timers: list[tuple[int, int, _Exchange]] = []
         self._sequence = 0
+        self._chance = Chance()
         self._failed: list[tuple[_Exchange, str]] = []
         self.pending = 0
 
     def ask(self, ask: Ask, done: Done) -> None:
         """Start an Ask; `done` is called exactly once, later, never from within this call."""
         self._sequence += 1
-        exchange = _Exchange(ask, done, secrets.randbits(16))
+        exchange = _Exchange(ask, done, self._chance(65536))
         self.pending += 1
         self._counters[codes.COUNT_UPSTREAM_QUERIES] += 1
         heapq.heappush(self._timers, (self._now_ms() + ask.timeout_ms, self._sequence, exchange))
@@ -126,7 +128,7 @@ class Upstream:
         if pooled is None:
             return _UNREACHABLE
         while exchange.query_id in pooled.waiting:
-            exchange.query_id = secrets.randbits(16)
+            exchange.query_id = self._chance(65536)
         wire = exchange.query_id.to_bytes(2) + exchange.ask.wire[2:]
         for attempt in (1, 2):
             try:
@@ -154,7 +156,7 @@ class Upstream:
         pool = self._pools.get(server)
         if pool is None:
             pool = self._pools[server] = [None] * self._size
-        place = secrets.randbelow(self._size)
+        place = self._chance(self._size)
         pooled = pool[place]
         now_ms = self._now_ms()
         if pooled is not None and now_ms - pooled.born_ms < RETIRE_MS:
@@ -229,7 +231,7 @@ class Upstream:
 
     def _drop(self, pooled: _Pooled) -> None:
         if self._sockets.pop(pooled.sock.fileno(), None) is not None:
-            self._loop.remove(pooled.sock.fileno())
+            self._loop.forget(pooled.sock.fileno())  # nobody inherits it: closing takes it out of the epoll
             pooled.sock.close()
 
     # --- TCP (RFC 7766): a fresh connection per ask ------------------------------------------------
@@ -315,6 +317,4 @@ class Upstream:
 
 def _socket(server: Server, kind: socket.SocketKind) -> socket.socket:
     family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
-    sock = socket.socket(family, kind)
-    sock.setblocking(False)
-    return sock
+    return socket.socket(family, kind | socket.SOCK_NONBLOCK)

@@ -7,6 +7,7 @@ each round is fixed: committed word, facts, clock, questions.
 
 import contextlib
 import dataclasses
+import gc
 import os
 import select
 import signal
@@ -37,6 +38,7 @@ DRAIN_MS = 2000  # how long a leaving worker works on what has begun
 SILENT_MS = 5000  # a sibling without a heartbeat this long is dead, for orphans
 FAULTS = 50  # between two heartbeats; a worker with more is replaced
 _MESSAGES = 16  # control messages a round
+_COLLECT = (20_000, 20, 20)  # questions are made of objects that refer to each other, and are let go of by hand
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class Worker:
     def run(self) -> int:
         """The loop."""
         self._signals()
+        gc.set_threshold(*_COLLECT)
         self._tick()
         self._shared.beat(self._slot, self._now_ms)
         self._loop.add(self._plan.control.fileno(), select.EPOLLIN, self._on_control)

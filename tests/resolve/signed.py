@@ -27,9 +27,10 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, r
 from dns.rdatatype import CNAME, DNAME, DNSKEY, DS, NS, NSEC, NSEC3, RRSIG, SOA
 
 from dnsd.contract import names
+from dnsd.resolve.config import Config
 from dnsd.resolve.forwarder import Outcome, Reply, matches
 from dnsd.resolve.hints import from_pairs
-from dnsd.resolve.resolver import Config, Resolver
+from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.steps import Step
 from dnsd.resolve.validator import Validator
 

@@ -9,9 +9,10 @@ import dns.message
 import dns.rdatatype
 
 from dnsd.contract import names
+from dnsd.resolve.config import Config
 from dnsd.resolve.forwarded import Upstream
 from dnsd.resolve.forwarder import Ask, Outcome, Reply, matches
-from dnsd.resolve.resolver import Config, Resolver
+from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.upstreams import FAILOVER, Servers
 from dnsd.resolve.validator import BOGUS, Validator
 from tests.resolve.signed import NOW, Play

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 
 from dnsd.contract import names
-from dnsd.resolve.message import FormError, read, read_name
+from dnsd.resolve.message import FormError, read, read_name, records
 
 
 def wire(*records: str, rcode: int = 0, edns: bool = True) -> bytes:
@@ -55,7 +55,7 @@ def test_places() -> None:
     assert answer.pointers
     assert all(answer.body[p] >= 192 for p in answer.pointers)
     assert (answer.answers, answer.authorities, answer.additionals, answer.edns) == (2, 0, 0, True)
-    assert [names.to_text(r.owner) for r in answer.records] == ["www.example.com", "x.example.com"]
+    assert [names.to_text(r.owner) for r in records(packet)] == ["www.example.com", "x.example.com"]
 
 
 @pytest.mark.parametrize(

@@ -82,10 +82,10 @@ def test_a_zone_does_not_prolong_itself(cache: RRCache) -> None:
 def test_signatures_are_not_missed(cache: RRCache) -> None:
     """Who wants signatures is not told what was asked for without; signed data is not replaced by unsigned."""
     cache.put(a(), rrcache.AUTHORITATIVE)
-    assert cache.get(WWW, 1, signed=True) is None
-    assert cache.put(a(), rrcache.AUTHORITATIVE, signed=True)
-    assert not cache.put(a(), rrcache.AUTHORITATIVE, signed=False)
-    assert cache.get(WWW, 1, signed=True) is not None
+    assert cache.get(WWW, 1, with_do=True) is None
+    assert cache.put(a(), rrcache.AUTHORITATIVE, with_do=True)
+    assert not cache.put(a(), rrcache.AUTHORITATIVE, with_do=False)
+    assert cache.get(WWW, 1, with_do=True) is not None
 
 
 def test_denials_live_as_the_soa_says(cache: RRCache) -> None:

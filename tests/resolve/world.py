@@ -38,9 +38,10 @@ import dns.rrset
 
 from dnsd.contract import names
 from dnsd.resolve import hints as hints_of
+from dnsd.resolve.config import Config
 from dnsd.resolve.forwarder import TCP, Ask, Outcome, Reply, matches
 from dnsd.resolve.infra import Infra
-from dnsd.resolve.resolver import Config, Resolver
+from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.rrcache import RRCache
 from dnsd.resolve.steps import Step
 

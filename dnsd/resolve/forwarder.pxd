@@ -1,0 +1,24 @@
+cimport cython
+
+@cython.final
+cdef class Ask:
+    cdef readonly tuple server
+    cdef readonly bytes wire
+    cdef readonly str transport
+    cdef readonly long long timeout_ms
+    cdef readonly bint fresh
+
+@cython.final
+cdef class Reply:
+    cdef readonly bytes wire
+    cdef readonly long long now_ms
+    cdef readonly str error
+
+@cython.final
+cdef class Outcome:
+    cdef readonly bytes response
+    cdef readonly long long ede
+    cdef readonly str text
+    cdef readonly bint bogus
+
+cpdef bint matches(bytes asked, bytes answered) except? -1
