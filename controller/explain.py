@@ -259,11 +259,11 @@ def result(outcome: Outcome) -> str:
     out = outcome.actions[0]
     route = ""
     if outcome.route:
-        servers = ", ".join(outcome.servers) or outcome.route.kind
         words = [outcome.route.strategy] if outcome.route.strategy != "failover" else []
         words += ["validated"] if outcome.route.dnssec else []
+        servers = ", ".join(outcome.servers) or outcome.route.kind
         servers += f": {', '.join(words)}" if words else ""
-        route = f"forward {outcome.route.name} ({servers})" if outcome.route.kind == "forward" else outcome.route.kind
+        route = f"forward {outcome.route.name} ({servers})" if outcome.servers else servers
     if outcome.stage == "client":
         return "refuse -> REFUSED: the client is not in the node's `allow` setting"
     if outcome.action == "drop":

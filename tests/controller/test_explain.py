@@ -46,7 +46,10 @@ rules:
   - {name: gone, block: [gone.example], expires: 2026-01-01}
 zones:
   office.example: {ttl: 5m, records: {printer: 10.0.20.15}}
-forward: {.: 192.0.2.53}
+forward:
+  .: 192.0.2.53
+  race.example: {upstreams: [192.0.2.1, 192.0.2.2], strategy: race, dnssec: true}
+  lan.example: {upstreams: dhcp, strategy: fastest}
 """
 MONDAY_LUNCH, MONDAY_TEN = "2026-03-02T12:15", "2026-03-02T10:00"
 
@@ -155,6 +158,8 @@ def test_own_names_ignore_lists(rules: subject.Subject) -> None:
         ("nobody.office.example", "10.0.10.21", "answer -> NXDOMAIN, TTL 300"),
         ("exact.example", "10.0.10.21", "allow -> forward . (192.0.2.53)"),
         ("other.example", "10.0.10.21", "forward . (192.0.2.53)"),
+        ("www.race.example", "10.0.10.21", "forward race.example (192.0.2.1, 192.0.2.2: race, validated)"),
+        ("www.lan.example", "10.0.10.21", "dhcp: fastest"),
         ("urgent.example", "10.0.10.9", "block -> REFUSED"),
         ("typed.example", "10.0.10.21", "block -> no answer at all"),
         ("old.example", "10.0.10.21", "redirect -> CNAME new.old.example., then forward . (192.0.2.53) for it"),
