@@ -178,6 +178,13 @@ class _Dissector(Reader):
         elif code == 14:
             while self.pos < self.end:
                 self.number(2, "key tag")
+        elif code == 19 and length:
+            self.number(1, "labels", lambda v: f"{v}: the zone's name has so many of the question's")
+            kind = self.number(1, "version type", lambda v: "0 SOA-SERIAL" if v == 0 else f"{v} unassigned")
+            if kind == 0:
+                self.number(4, "serial")
+            elif self.pos < self.end:
+                self.add_rest("version", bytes.hex)
         elif code in (13, 18):
             self.name("trust point" if code == 13 else "agent domain")
         elif not length:

@@ -30,6 +30,16 @@ class Lab:
         self.process = Process("lab-up", ["env", f"PYTHONPATH={self.environment['PYTHONPATH']}", *self.words, "up",
                                           "--folder", str(self.folder), *more], folder, **options)  # fmt: skip
 
+    @staticmethod
+    def refused(folder: pathlib.Path, before: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """A lab that cannot be: run to its end, with the system's Python and our packages."""
+        path = os.pathsep.join((str(ROOT), *site.getsitepackages()))
+        words = [*before, "env", f"PYTHONPATH={path}", "/usr/bin/python3", "-m", "controller.cli", "lab", "up"]
+        return subprocess.run(
+            [*words, "--folder", str(folder / "lab")], capture_output=True, text=True, check=False, timeout=60,
+            cwd=folder,
+        )  # fmt: skip
+
     def answers(self) -> None:
         until(
             lambda: "Three things to try" in self.process.text() or self.process.popen.poll() is not None, 40, "lab up"

@@ -94,6 +94,7 @@ def test_options_are_named_in_words() -> None:
             dns.edns.CookieOption(b"12345678", b"s" * 16),
             dns.edns.NSIDOption(b"gw-1"), dns.edns.ECSOption("192.0.2.0", 24), dns.edns.GenericOption(65001, b"\x00x"),
             dns.edns.GenericOption(11, b"\x00\x64"), dns.edns.GenericOption(12, bytes(4)),
+            dns.edns.GenericOption(19, b"\x02\x00\x00\x00\x00\x2a"),
         ],
     )  # fmt: skip
     dissection = dissect(response.to_wire())
@@ -103,7 +104,7 @@ def test_options_are_named_in_words() -> None:
     assert {
         ("EDE code", "15 Blocked"), ("EDE text", '"ads policy.yaml:32 main@sha1:132f4e7"'),
         ("client cookie", b"12345678".hex()), ("NSID", '"gw-1"'), ("address", "192.0.2.0/24"),
-        ("timeout", "10 s"), ("padding", "zeros"), ("data", '"\\000x"'), ("flags", "DO"),
+        ("timeout", "10 s"), ("padding", "zeros"), ("serial", "42"), ("data", '"\\000x"'), ("flags", "DO"),
     } <= rows  # fmt: skip
 
 

@@ -60,6 +60,8 @@ async def serve(folder: pathlib.Path, claim: Any, inside: bool, resolver: bool) 
 
 def _node(folder: pathlib.Path) -> subprocess.Popen[bytes]:
     """A node that knows no other Internet."""
+    from controller.lab.servers import end_with_us
+
     rules = folder / "rules.d"
     rules.mkdir(exist_ok=True)
     if not (rules / "lab.yaml").exists():
@@ -69,6 +71,7 @@ def _node(folder: pathlib.Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "controller.cli", "run", "--config", str(folder / "node.yaml")],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, start_new_session=True,
+            preexec_fn=end_with_us,  # noqa: PLW1509 (it only calls prctl)
         )  # fmt: skip
 
 
@@ -112,16 +115,32 @@ def _greet(folder: pathlib.Path, here: Any, served: bool) -> None:
     sys.stdout.flush()
 
 
+def _tree(world: Any) -> list[tuple[str, str, Any]]:
+    """The zones as they are delegated: branches, zone, server; the clinic's in one line."""
+    clinic = world.SERVERS[-1]
+    rows = [("", ".", world.servers_of("."))]
+    for top in ("lab.", "shop."):
+        last = top == "shop."
+        rows.append(("└─ " if last else "├─ ", top, world.servers_of(top)))
+        bar = "   " if last else "│  "
+        below = [zone for zone in world.zones() if zone.endswith(f".{top}") and zone not in clinic.zones]
+        below += [f"{len(clinic.zones)} zones to break and mend"] if top == "lab." else []
+        for number, zone in enumerate(below):
+            server = world.servers_of(zone) if zone.endswith(".") else clinic
+            rows.append((bar + ("└─ " if number == len(below) - 1 else "├─ "), zone, server))
+    return rows
+
+
 def show(folder: pathlib.Path, console: Any, base: str) -> None:
     from rich.table import Table
 
     from controller.lab import world, zonefiles
 
     console.print()
-    for server in world.SERVERS:
-        zones = [("the root" if zone == "." else zone.rstrip(".")) for zone in server.zones]
-        shown = ", ".join(zones) if len(zones) < 4 else f"{len(zones)} zones that can be broken, below"
-        console.print(f"  {base + '.' if base else ''}{server.host:<4} [bold]{server.name:<7}[/] {shown}")
+    for indent, zone, server in _tree(world):
+        shown = "the root" if zone == "." else zone.rstrip(".")
+        address = f"{base}.{server.host}" if base else f"….{server.host}"
+        console.print(f"  [dim]{indent}[/][bold]{shown}[/]{' ' * (34 - len(indent) - len(shown))}[dim]{address}[/]")
     console.print()
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("  CASE", "NOW", "ASK FOR", "WHAT IS BROKEN"):

@@ -74,7 +74,7 @@ class Running:
             with open(self.folder / "run" / f"{server.name}.log", "wb") as log:
                 self.processes[server.name] = subprocess.Popen(
                     words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-                    preexec_fn=_end_with_us,  # noqa: PLW1509 (no thread runs yet, and it only calls prctl)
+                    preexec_fn=end_with_us,  # noqa: PLW1509 (no thread runs yet, and it only calls prctl)
                 )  # fmt: skip
 
     def ended(self) -> str:
@@ -141,7 +141,8 @@ def _behind(packet: bytes, at: int) -> int:
     return at + 1
 
 
-def _end_with_us() -> None:
+def end_with_us() -> None:
+    """In a child: end when the lab does, however it ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     os.umask(0o022)
 

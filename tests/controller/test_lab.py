@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import socket
 import stat
 import subprocess
 import sys
@@ -119,6 +120,26 @@ def test_names_find_their_zone() -> None:
     """The deepest zone that a name is in."""
     assert world.zone_of("www.farm.lab") == "farm.lab." and world.zone_of("FARM.LAB.") == "farm.lab."
     assert world.zone_of("x.lab") == "lab." and world.zone_of("www.example.com") == "."
+
+
+def test_a_system_without_namespaces_says_what_to_do(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Port 53 may not be bound, and unshare fails: its reason, and the way that works."""
+
+    class Socket(socket.socket):
+        def bind(self, address: object) -> None:
+            raise PermissionError
+
+    for name in ("unshare", "nsenter"):
+        program = tmp_path / name
+        program.write_text("#!/bin/sh\necho 'unshare failed: Operation not permitted' >&2\nexit 1\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    monkeypatch.setattr(place.socket, "socket", Socket)
+    with pytest.raises(place.PlaceError, match=r"Operation not permitted\): sudo nexoraldns lab up"):
+        place.settle(["true"])
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(place.PlaceError, match="apt-get install util-linux"):
+        place.settle(["true"])
 
 
 def test_one_lab_in_a_folder(tmp_path: pathlib.Path) -> None:
