@@ -145,6 +145,7 @@ def step_values(step: Step) -> dict[str, object]:
             "transport": step.transport,
         }  # fmt: skip
         values["rtt_ms"] = step.rtt_ms if step.rtt_ms >= 0 else None
+        values["took_ms"] = max(step.took_ms, step.rtt_ms, 0)
     if step.said:
         values["said"] = step.said
     if step.text:

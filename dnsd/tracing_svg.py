@@ -57,7 +57,8 @@ class _Drawing:
 
     rails: list[str] = dataclasses.field(default_factory=list)
     marks: list[str] = dataclasses.field(default_factory=list)
-    flows: list[tuple[float, int, int, str]] = dataclasses.field(default_factory=list)  # y, begins ms, takes ms, tone
+    # y, when it begins, the wait, its RTT (all in ms), tone
+    flows: list[tuple[float, int, int, int, str]] = dataclasses.field(default_factory=list)
     y: float = _TOP
     right: float = 0.0
     elapsed_ms: int = 0
@@ -72,7 +73,7 @@ def svg(resolution: Resolution) -> str:
         drawing.y += 8
     foot = list(_answer(resolution))
     width_text = max(drawing.right, *(_LEFT + 16 + len(line) * _CHAR for line, _ in foot), _LEAST - _FLOW - 120) + 28
-    width = width_text + _FLOW + 106
+    width = width_text + _FLOW + 140
     flows = list(_flows(drawing, width_text))
     bottom = drawing.y + 6
     sheet = len(foot) * 20 + 22
@@ -170,8 +171,8 @@ def _place(node: Node, level: int, drawing: _Drawing) -> float:
     if node.kind == QUESTION:
         line = line[:-2]  # how long it took is in the picture
         takes_ms = node.rtt_ms if node.rtt_ms is not None else -1
-        drawing.flows.append((y, drawing.elapsed_ms, takes_ms, node.tone))
-        drawing.elapsed_ms += max(takes_ms, 0)
+        drawing.flows.append((y, drawing.elapsed_ms, node.took_ms, takes_ms, node.tone))
+        drawing.elapsed_ms += node.took_ms
     drawing.marks += _mark(node, x, y, line)
     size = sum(len(words) for _, words in line)
     drawing.right = max(drawing.right, x + 14 + (min(size, _LONGEST) + 1) * _CHAR)
@@ -215,13 +216,13 @@ def _mark(node: Node, x: float, y: float, line: Line) -> Iterator[str]:
 def _flows(drawing: _Drawing, left: float) -> Iterator[str]:
     """One bar a question, from when it was sent to when its answer came: one at a time, so they follow each other."""
     whole = max(drawing.elapsed_ms, 1)
-    for y, begins_ms, takes_ms, tone in drawing.flows:
+    for y, begins_ms, waits_ms, rtt_ms, tone in drawing.flows:
         yield f'<rect class="lane" x="{left:.1f}" y="{y - 7:.1f}" width="{_FLOW:.0f}" height="14" rx="4"/>'
         x = left + _FLOW * begins_ms / whole
-        width = max(3.0, _FLOW * max(takes_ms, 0) / whole)
+        width = max(3.0, _FLOW * waits_ms / whole)
         x = min(x, left + _FLOW - width)
         yield f'<rect class="mark {tone}" x="{x:.1f}" y="{y - 3:.1f}" width="{width:.1f}" height="6" rx="3"/>'
-        words = f"{takes_ms} ms" if takes_ms >= 1 else "under 1 ms" if takes_ms == 0 else "no answer"
+        words = f"{rtt_ms} ms" if rtt_ms >= 1 else "under 1 ms" if rtt_ms == 0 else f"gave up, {waits_ms} ms"
         yield f'<text class="dim" x="{left + _FLOW + 10:.1f}" y="{y + 4.5:.1f}">{words}</text>'
 
 

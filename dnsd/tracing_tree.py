@@ -43,7 +43,8 @@ _WORDS = {
 class Node:
     """A line of the tree with what hangs below it; `notes` stand under it without a branch of their own.
 
-    `tone`: how it went (good, info, warn, bad, or nothing); `rtt_ms` of a question, -1 when nothing came back.
+    `tone`: how it went (good, info, warn, bad, or nothing); `rtt_ms` of a question, -1 when nothing
+    came back; `took_ms` the wait.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Node:
     zone: bytes | None = None
     tone: str = ""
     rtt_ms: int | None = None
+    took_ms: int = 0
 
 
 def tree(trace: Iterable[Step]) -> list[Node]:
@@ -137,7 +139,7 @@ def _zone(zone: bytes, trust: Step | None) -> Node:
 def _question(step: Step, forged: Collection[tuple[bytes, int]]) -> Node:
     server = f"{names.to_text(step.server_name)} {step.server[0] if step.server else ''}"
     over = " over TCP" if step.transport == "tcp" else ""
-    took = f"{step.rtt_ms} ms" if step.rtt_ms >= 1 else "under 1 ms" if step.rtt_ms == 0 else "…"
+    took = f"{step.rtt_ms} ms" if step.rtt_ms >= 1 else "under 1 ms" if step.rtt_ms == 0 else f"… {step.took_ms} ms"
     line: Line = [
         (PLAIN, f"{names.to_text(step.name)} {codes.qtype_name(step.qtype)}? "), (DIM, f"{server}{over}"),
         (PLAIN, " "), (WARN, took),
@@ -147,7 +149,7 @@ def _question(step: Step, forged: Collection[tuple[bytes, int]]) -> Node:
         tone = BAD
         notes = [[(BAD if style == GOOD else style, words) for style, words in note] for note in notes]
         notes.append([(BAD, "✗ this does not stand validation")])
-    return Node(QUESTION, line, notes, tone=tone, rtt_ms=step.rtt_ms)
+    return Node(QUESTION, line, notes, tone=tone, rtt_ms=step.rtt_ms, took_ms=max(step.took_ms, step.rtt_ms, 0))
 
 
 def _came(step: Step) -> tuple[str, list[Line]]:

@@ -95,3 +95,23 @@ def test_what_a_server_says_cannot_become_markup() -> None:
 
     assert not root.findall(f".//{SVG}script")
     assert float(root.get("width", "0")) < 2000
+
+
+def test_a_wait_for_nothing_is_drawn_as_long_as_it_was() -> None:
+    """A server that is silent costs time: the picture and the JSON say how much."""
+    name = names.from_text("www.silent.example")
+    ask = Step(
+        ASK, 0, name, 1, zone=names.ROOT, server=("192.0.2.1", 53), server_name=name, said="timeout", took_ms=400
+    )
+    found = tracing.Resolution(name, 1, Outcome(None, 22, "nobody answers"), 400, (Step(LOOKUP, 0, name, 1), ask))
+
+    assert "gave up, 400 ms" in tracing_svg.svg(found)
+    assert "… 400 ms" in drawn(found)
+    steps = tracing.values(found)["steps"]
+    assert isinstance(steps, list) and steps[1]["took_ms"] == 400 and steps[1]["rtt_ms"] is None
+
+
+def test_the_resolver_measures_its_waits() -> None:
+    """Each question's step has the time that it took."""
+    asks = resolution("www.good.lab").asks
+    assert asks and all(step.took_ms == 5 for step in asks)

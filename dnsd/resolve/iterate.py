@@ -250,6 +250,7 @@ class Walk:
         server.tries += 1
         if server.tries > _TRIES:
             infra.needs_tcp(server.address, self._budget.now_ms)
+        begun_ms = self._budget.now_ms
         message, word, transport, rtt_ms = yield from exchange(
             server.address, qname, qtype, edns_size=config.edns_size, do=self._question.signed,
             randomise=config.case_randomisation, infra=infra, chance=self._resolver.chance, budget=self._budget,
@@ -259,13 +260,13 @@ class Walk:
             if server.tries > _TRIES:
                 server.word = "timeout over UDP and TCP"
                 infra.udp_again(server.address)
-            self._note(server, cut, qname, qtype, depth, transport, rtt_ms, Finding(word))
+            self._note(server, cut, qname, qtype, depth, transport, rtt_ms, begun_ms, Finding(word))
             return None
         if qname == names.ROOT and qtype == codes.TYPE_NS and cut.ttl < 0:
             finding = _primed(message, scrub.judge(message, cut.zone, qname, qtype))
         else:
             finding = scrub.judge(message, cut.zone, qname, qtype, config.harden_glue)
-        self._note(server, cut, qname, qtype, depth, transport, rtt_ms, finding)
+        self._note(server, cut, qname, qtype, depth, transport, rtt_ms, begun_ms, finding)
         if finding.kind in (scrub.LAME, scrub.BROKEN):
             server.word = finding.text
             if finding.kind == scrub.LAME:
@@ -355,13 +356,14 @@ class Walk:
 
     def _note(
         self, server: _Server, cut: Delegation, qname: bytes, qtype: int, depth: int, transport: str, rtt_ms: int,
-        finding: Finding,
+        begun_ms: int, finding: Finding,
     ) -> None:  # fmt: skip
         if self._question.trace is None:
             return
         self._question.note(
             steps.ASK, depth, qname, qtype, zone=cut.zone, server=server.address, server_name=server.name,
-            transport=transport, rtt_ms=rtt_ms, said=finding.kind, text=finding.text, cut=finding.cut,
+            transport=transport, rtt_ms=rtt_ms, took_ms=self._budget.now_ms - begun_ms,
+            said=finding.kind, text=finding.text, cut=finding.cut,
             servers=finding.servers, glue=finding.glue, rrsets=finding.rrsets or finding.authority,
         )  # fmt: skip
 

@@ -26,7 +26,7 @@ class Step:
     """One step. For an ASK: `zone` is what the server was asked as an authority of, `said` what the answer was (a
     `scrub` kind, or a word like timeout), `text` why; `cut`, `servers` and `glue` of a referral; `rrsets` what came.
 
-    `rtt_ms` is -1 where nothing came back.
+    `rtt_ms` is -1 where nothing came back; `took_ms` is the whole wait, with tries again.
     """
 
     kind: str
@@ -45,3 +45,4 @@ class Step:
     glue: tuple[tuple[bytes, tuple[str, ...]], ...] = ()
     rrsets: tuple[RRset, ...] = ()
     keys: tuple[int, ...] = ()
+    took_ms: int = 0
