@@ -9,7 +9,7 @@ ASKS = 100  # to all servers together
 DEPTH = 8  # name servers whose names have to be found to find name servers
 GLUELESS = 5  # names of one delegation that are looked up (NXNSAttack: 2 to 5 are enough, Afek et al. 2020)
 ADDRESS_LOOKUPS = 24  # in one question
-DEADLINE_MS = 9000  # two tries of a stub resolver (resolv.conf(5))
+DEADLINE_MS = 4000  # a stub resolver asks again after 5 s (resolv.conf(5)): by then it is to know
 
 
 class Failed(Exception):
