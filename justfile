@@ -60,6 +60,11 @@ bench-instructions *arguments:
     ci/setup test
     python bench/instructions.py {{ arguments }}
 
+# random questions to ours and three other resolvers over a miniature Internet (as root): what differs, and why
+compare *arguments:
+    ci/setup test
+    python ci/compare-resolvers {{ arguments }}
+
 # random bytes and random rules against the parsers, for longer than the tests do
 fuzz examples="20000":
     NEXORALDNS_FUZZ={{ examples }} python -m pytest -q --hypothesis-profile=fuzz -k "fuzz or any_input or property" tests

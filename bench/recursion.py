@@ -41,7 +41,6 @@ from tests.lan import Process, free_port
 _ROOT, _SIGNED, _PLAIN = "127.88.53.1", "127.88.53.2", "127.88.53.3"
 _WARM = 300
 _UNDER_WAY = 64
-_POLICY = "algorithm=13 sha256"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,7 +93,9 @@ def authorities(folder: pathlib.Path, count: int) -> tuple[list[Process], str]:
     return started, anchor
 
 
-def asked(address: str, port: int, names: list[str], qtype: int = 1, patience_s: float = 0.0) -> collections.Counter[str]:
+def asked(
+    address: str, port: int, names: list[str], qtype: int = 1, patience_s: float = 0.0
+) -> collections.Counter[str]:
     """Ask for every name once, some at a time; how many answers came, and how many of them had AD."""
     found: collections.Counter[str] = collections.Counter()
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -110,7 +111,8 @@ def asked(address: str, port: int, names: list[str], qtype: int = 1, patience_s:
                 number, name = left.pop()
                 labels = b"".join(bytes((len(label),)) + label.encode() for label in name.split(".") if label)
                 number &= 0xFFFF
-                sock.send(struct.pack("!HHHHHH", number, 0x0120, 1, 0, 0, 0) + labels + struct.pack("!BHH", 0, qtype, 1))
+                head = struct.pack("!HHHHHH", number, 0x0120, 1, 0, 0, 0)
+                sock.send(head + labels + struct.pack("!BHH", 0, qtype, 1))
                 waiting.add(number)
             if not select.select([sock], [], [], 0.5)[0]:
                 continue
@@ -184,7 +186,8 @@ def measure(name: str, folder: pathlib.Path, anchor: str, count: int, minimal: b
             found = asked("127.0.0.1", port, names[_WARM:], patience_s=60)
             spent = sum(cpu_us(process.pid).values()) - before
             took_s = time.monotonic() - began_s
-            costs.append(Cost(name, kind, spent / max(1, found["answers"]), found["answers"], found["authentic"], took_s))
+            us = spent / max(1, found["answers"])
+            costs.append(Cost(name, kind, us, found["answers"], found["authentic"], took_s))
     finally:
         if sys.exc_info()[0]:
             print(process.text()[-2000:], file=sys.stderr)

@@ -122,7 +122,7 @@ def hostile(ask: Ask, chance: random.Random) -> bytes:
             ttl = chance.choice((0, 1, 300, 86400, 2**31 - 1, 2**32 - 1))
             rclass = 1 if chance.randrange(20) else chance.randrange(65536)
             body += _name(qname, chance) + struct.pack("!HHIH", rtype, rclass, ttl, len(rdata)) + rdata
-    wire = ask.wire[:2] + struct.pack("!H", flags) + struct.pack("!4H", int(end > 12), *counts) + ask.wire[12:end] + body
+    wire = ask.wire[:2] + struct.pack("!5H", flags, int(end > 12), *counts) + ask.wire[12:end] + body
     return mutated(wire, chance) if chance.randrange(3) == 0 else wire
 
 
