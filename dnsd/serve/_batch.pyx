@@ -7,7 +7,7 @@ addresses through memoryviews; `batch.py` has the same class in Python for machi
 """
 
 from libc.string cimport memset, memcpy
-from libc.errno cimport errno, EAGAIN, ECONNREFUSED, EINTR
+from libc.errno cimport errno, EAGAIN, ECONNREFUSED, EINTR, ENETUNREACH
 import os
 import select
 
@@ -45,18 +45,41 @@ cdef extern from *:
     #include <netinet/in.h>
     #include <string.h>
     #include <time.h>
-    static void plain_pktinfo(struct msghdr *m) {
-        /* Answer from the address that was asked. The interface is left to routing, except for link-local IPv6. */
+    static unsigned plain_pktinfo(struct msghdr *m) {
+        /* Answer from the address that was asked. The interface is left to routing, except for link-local IPv6; returns
+           the one that is left out. */
+        unsigned index = 0;
         struct cmsghdr *c = CMSG_FIRSTHDR(m);
         for (; c; c = CMSG_NXTHDR(m, c)) {
             if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
                 struct in_pktinfo p; memcpy(&p, CMSG_DATA(c), sizeof p);
+                index = p.ipi_ifindex;
                 p.ipi_ifindex = 0; p.ipi_spec_dst = p.ipi_addr; memcpy(CMSG_DATA(c), &p, sizeof p);
             } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
                 struct in6_pktinfo p; memcpy(&p, CMSG_DATA(c), sizeof p);
-                if (!IN6_IS_ADDR_LINKLOCAL(&p.ipi6_addr)) { p.ipi6_ifindex = 0; memcpy(CMSG_DATA(c), &p, sizeof p); }
+                if (IN6_IS_ADDR_LINKLOCAL(&p.ipi6_addr)) continue;
+                index = p.ipi6_ifindex;
+                p.ipi6_ifindex = 0; memcpy(CMSG_DATA(c), &p, sizeof p);
             }
         }
+        return index;
+    }
+    static int on_link(struct msghdr *m, unsigned index) {
+        /* No route leads back: some DHCP clients add an address first and its route some milliseconds later. The question
+           came through an interface, so the client is there. IPv4 alone (also as ::ffff:0:0/96): IPv6 knows no such help. */
+        struct cmsghdr *c = index ? CMSG_FIRSTHDR(m) : 0;
+        for (; c; c = CMSG_NXTHDR(m, c)) {
+            if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+                struct in_pktinfo p; memcpy(&p, CMSG_DATA(c), sizeof p);
+                p.ipi_ifindex = index; memcpy(CMSG_DATA(c), &p, sizeof p);
+                return 1;
+            } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+                struct in6_pktinfo p; memcpy(&p, CMSG_DATA(c), sizeof p);
+                p.ipi6_ifindex = index; memcpy(CMSG_DATA(c), &p, sizeof p);
+                return 1;
+            }
+        }
+        return 0;
     }
     static int client_of(struct msghdr *m, unsigned char *out) {
         /* 16 octets, IPv4 mapped; returns the port, 0 when there is no way to answer. */
@@ -103,7 +126,8 @@ cdef extern from *:
     int CLOCK_REALTIME
     int watch_edges(int epoll, int fd, unsigned int slot) nogil
     unsigned int slot_of(const epoll_event *e) nogil
-    void plain_pktinfo(msghdr *m) nogil
+    unsigned plain_pktinfo(msghdr *m) nogil
+    int on_link(msghdr *m, unsigned index) nogil
     int client_of(msghdr *m, unsigned char *out) nogil
     int recv_batch(int fd, mmsghdr *v, int n) nogil
     int send_batch(int fd, mmsghdr *v, int n) nogil
@@ -157,6 +181,7 @@ cdef class Batch:
     cdef public int size
     cdef public int in_stride
     cdef public int out_stride
+    cdef unsigned _came[SIZE]  # the interface through which the question of `_send` came
     cdef public int errors
     cdef public object names
     cdef public object name_lengths
@@ -227,7 +252,7 @@ cdef class Batch:
         for i in range(n):
             if self._out_lengths[i] <= 0:
                 continue
-            plain_pktinfo(&self._in[i].msg_hdr)
+            self._came[k] = plain_pktinfo(&self._in[i].msg_hdr)
             self._send_iov[k].iov_base = &self._out[i * OUT_STRIDE]
             self._send_iov[k].iov_len = self._out_lengths[i]
             self._send[k].msg_hdr = self._in[i].msg_hdr
@@ -237,6 +262,8 @@ cdef class Batch:
             k += 1
         while done < k:
             r = send_batch(fd, &self._send[done], k - done)
+            if r <= 0 and errno == ENETUNREACH and on_link(&self._send[done].msg_hdr, self._came[done]):
+                r = send_batch(fd, &self._send[done], 1)
             if r <= 0:
                 # One that cannot be sent (no route back, full buffer) must not hold up the others.
                 self.errors += 1
@@ -302,6 +329,7 @@ cdef class Batch:
         for k in range(n):
             j = self._parked[k]
             memset(&self._send[k], 0, sizeof(mmsghdr))
+            self._came[k] = 0
             self._send_iov[k].iov_base = &self._out[k * OUT_STRIDE]
             self._send_iov[k].iov_len = self._out_lengths[k]
             self._send[k].msg_hdr.msg_iov = &self._send_iov[k]
@@ -311,7 +339,7 @@ cdef class Batch:
             if self._parked_control_lengths[j]:
                 self._send[k].msg_hdr.msg_control = &self._parked_controls[j * CONTROL_SIZE]
                 self._send[k].msg_hdr.msg_controllen = self._parked_control_lengths[j]
-                plain_pktinfo(&self._send[k].msg_hdr)
+                self._came[k] = plain_pktinfo(&self._send[k].msg_hdr)
         while first < n:
             last = first + 1
             while last < n and self._parked_fds[self._parked[last]] == self._parked_fds[self._parked[first]]:
@@ -319,6 +347,8 @@ cdef class Batch:
             done = first
             while done < last:
                 r = send_batch(self._parked_fds[self._parked[first]], &self._send[done], last - done)
+                if r <= 0 and errno == ENETUNREACH and on_link(&self._send[done].msg_hdr, self._came[done]):
+                    r = send_batch(self._parked_fds[self._parked[first]], &self._send[done], 1)
                 if r <= 0:
                     self.errors += 1
                     r = 1

@@ -74,7 +74,7 @@ class PythonBatch:
             else:
                 packed = socket.inet_pton(socket.AF_INET6, address[0].partition("%")[0])
             self.clients[n * 16 : n * 16 + 16] = packed
-            peer = self._peers[n] = (address, [_plain(item) for item in ancillary])
+            peer = self._peers[n] = (address, list(ancillary))
             name, control = _packed(*peer)
             self.names[n * _NAME : n * _NAME + len(name)] = name
             self.name_lengths[n] = len(name)
@@ -99,12 +99,18 @@ class PythonBatch:
 
     def reply(self, fd: int, name: object, control: list[tuple[int, int, bytes]], wire: bytes | memoryview) -> bool:
         """Send one answer; returns whether it left."""
-        try:
-            self._socket(fd).sendmsg([wire], control, socket.MSG_DONTWAIT, name)  # type: ignore[arg-type]
-        except OSError:
-            self.errors += 1
-            return False
-        return True
+        plain = [_plain(item) for item in control]
+        # No route leads back: some DHCP clients add an address first and its route some milliseconds later. The question
+        # came through an interface, so the client is there.
+        for attempt in (plain, control):
+            try:
+                self._socket(fd).sendmsg([wire], attempt, socket.MSG_DONTWAIT, name)  # type: ignore[arg-type]
+                return True
+            except OSError as error:
+                if error.errno != errno.ENETUNREACH or plain == control:
+                    break
+        self.errors += 1
+        return False
 
     def bind(self, names: Any, name_lengths: Any, controls: Any, control_lengths: Any, fds: Any) -> None:
         """Say where the addresses and control messages of clients stand that are answered later, by their numbers."""

@@ -50,6 +50,7 @@ class Place:
     address: str | None  # None: the wildcard of both families
     device: str | None
     follows: bool = False
+    followed: bool = False  # an address of such an interface: it may be there some milliseconds before its route is
 
     @property
     def wildcard(self) -> bool:
@@ -61,7 +62,7 @@ class Place:
         if ipaddress.ip_address(address).is_link_local and ":" in address:
             address = f"{address}%{self.device}"
         text = f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}"
-        return Place(text, self.port, address, None)
+        return Place(text, self.port, address, None, followed=True)
 
     def present(self) -> bool:
         """Whether this machine has the address now; an address that it has not is bound too, and may come later."""
@@ -267,7 +268,7 @@ def _tune_udp(sock: socket.socket, where: Place) -> None:
     except OSError:  # needs CAP_NET_ADMIN; without it net.core.rmem_max is the limit
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
     six = sock.family == socket.AF_INET6
-    if where.wildcard:
+    if where.wildcard or (where.followed and not six):
         if six:  # IPv4 packets come with it too, as ::ffff:a.b.c.d (measured)
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         else:

@@ -343,3 +343,17 @@ def test_a_user_without_privileges_follows_too(wire: Wire) -> None:
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert ran.stdout.strip().endswith("fine"), ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    "listen", [f"*:{PORT}", f"d0:{PORT}", f"d0/addresses:{PORT}"], ids=["wildcard", "device", "addresses"]
+)
+def test_an_address_that_comes_before_its_route(wire: Wire, tmp_path: pathlib.Path, listen: str) -> None:
+    """dhcpcd adds an address first and the route to its network some 20 ms later: whoever asks meanwhile is answered
+    through the interface that the question came through."""
+    with serving(wire, tmp_path, listen):
+        knows(wire, "10.99.3.1")
+        wire.server.run("ip", "addr", "del", "10.99.0.1/16", "dev", "d0")
+        wire.server.run("ip", "addr", "add", "10.99.3.1/16", "dev", "d0", "noprefixroute")
+        until(lambda: dig(wire, "10.99.3.1", "printer.office.example") == "10.0.20.15", 3, "an answer without a route")
+        assert wire.server.run("ip", "route", "show").strip() == ""
