@@ -93,6 +93,7 @@ def child(folder: pathlib.Path) -> None:
     counters = memoryview(bytearray(8 * codes.COUNTERS)).cast("Q")
     hot = HotPath(0, counters, bytearray(64 + 320 * 4096), bytearray(1 << 22), "bench")
     hot.clock(1000, 1_700_000_000_000)
+    hot.set_clients("bench", bytes(16), 0)
     hot.set_facts(encode(Facts(v4=((0, 2**32 - 1),), flags=FLAG_SPECIAL_USE)))
     hot.install((folder / "table").read_bytes(), (folder / "table.names").read_bytes(), 1, "main@0123456")
     memory = Memory(hot.socket_batch)

@@ -1,6 +1,7 @@
 cimport cython
 from dnsd.contract.codes cimport *
 from dnsd.contract.layout cimport *
+from dnsd.contract.cookies cimport Cookies
 from dnsd.contract.octets cimport copy
 from dnsd.contract.query cimport Query
 from dnsd.contract.table cimport Table
@@ -26,11 +27,16 @@ cdef class Responder:
     cdef const unsigned char[::1] ede_text
     cdef int ede_text_length
     cdef const unsigned char[::1] made_soa
+    cdef public Cookies cookies
+    cdef public unsigned int now
+    cdef const unsigned char[::1] identity
+    cdef int identity_length
 
     cpdef int size_limit(self, Query q) except? -1
     cpdef int write(self, Table t, Query q, Verdict v, int base, int limit) except? -1
     cpdef int fail(self, Query q, int rcode, int ede, bytes text, int base, int limit) except? -1
     cpdef int relay(self, Table t, Query q, Verdict v, int base, int limit, const unsigned char[::1] data, int body, int length, int question, int rcode, int answers, int authorities, int additionals, int ttls, int ttl_count, int pointers, int pointer_count, unsigned int age) except? -1
+    cdef int truncate(self, Query q, int base, int limit) except? -1
     cdef int begin(self, Query q, int base, int limit) except? -1
     cdef int finish(self, Table t, Query q, int aa, int answers, int authorities, int additionals) except? -1
     cdef int decided_by(self, Table t, Verdict v) except? -1

@@ -48,6 +48,7 @@ if not cython.compiled:
         TYPE_OPT,
         TYPE_SOA,
     )
+    from dnsd.contract.cookies import Cookies
     from dnsd.contract.factsview import FactsView
     from dnsd.contract.layout import (
         ENTRY_COUNTS,
@@ -72,7 +73,8 @@ _NOT_ALLOWED = b"this client is not in the node's allow setting"
 
 
 class Responder:
-    """Writes responses into `out`. `rcode` and `truncated` say what the last one was."""
+    """Writes responses into `out`. `rcode` and `truncated` say what the last one was. `cookies` (or None) makes cookies as of
+    `now` (seconds, wall clock)."""
 
     def __init__(self, out: object, revision: bytes = b"", edns_size: int = 1232) -> None:
         self.out_buffer = out
@@ -90,12 +92,20 @@ class Responder:
         self.ede_text = memoryview(b"\x00")
         self.ede_text_length = 0
         self.made_soa = memoryview(_MADE_SOA)
+        self.cookies = None
+        self.now = 0
+        self.set_identity(b"")
         self.set_revision(revision)
 
     def set_revision(self, revision: bytes) -> None:
         """The text that says which revision decides, at the end of Extended DNS Errors (64 octets at most)."""
         self.revision_length = min(len(revision), 64)
         self.revision = memoryview(revision + b"\x00")
+
+    def set_identity(self, identity: bytes) -> None:
+        """What NSID tells (RFC 5001), 64 octets at most; nothing: the option is not answered."""
+        self.identity_length = min(len(identity), 64)
+        self.identity = memoryview(identity + b"\x00")
 
     def size_limit(self, q: Query) -> cython.int:
         """How long a response over UDP may be for this question (RFC 6891, section 6.2.5)."""
@@ -159,8 +169,10 @@ class Responder:
         return 0
 
     def room(self, q: Query) -> cython.int:
-        """How many octets records may still take, OPT without its options put aside."""
-        return self.end - self.at - (11 if q.edns else 0)
+        """How many octets records may still take, OPT with a cookie but without its other options put aside."""
+        if not q.edns:
+            return self.end - self.at
+        return self.end - self.at - (39 if q.cookie and self.cookies is not None else 11)
 
     def finish(
         self, t: Table | None, q: Query, aa: cython.int, answers: cython.int, authorities: cython.int, additionals: cython.int
@@ -187,34 +199,39 @@ class Responder:
             self.out[self.at + 1] = 0
             self.out[self.at + 2] = 128 if q.do else 0
             self.out[self.at + 3] = 0
-            self.at += 4
-            length = 0
+            self.at += 6  # the last two are the length of what follows
+            if q.cookie and self.cookies is not None and self.at + 28 <= self.end:
+                self.at = self.cookies.write(q, self.out, self.at, self.now)
+            if q.nsid and self.identity_length and self.at + 4 + self.identity_length <= self.end:
+                self.u16(3)
+                self.u16(self.identity_length)
+                self.copy(self.identity, 0, self.identity_length)
             if self.ede != EDE_NONE:
                 length = 6 + self.ede_text_length
                 if self.ede_info:
                     text = t.texts + t.words[self.ede_info]
                     size = t.words[self.ede_info + 1]
                     length = 6 + size + 1 + self.revision_length
-                if self.at + 2 + length > self.end:
+                if self.at + length > self.end:
                     # The text is a courtesy: give it up before the code.
                     size = 0
                     self.ede_info = 0
                     self.ede_text_length = 0
                     length = 6
-                if self.at + 2 + length > self.end:
-                    length = 0
-            self.u16(length)
-            if length:
-                self.u16(15)
-                self.u16(length - 4)
-                self.u16(self.ede)
-                if self.ede_info:
-                    self.copy(t.policy, text, size)
-                    self.out[self.at] = 32
-                    self.at += 1
-                    self.copy(self.revision, 0, self.revision_length)
-                else:
-                    self.copy(self.ede_text, 0, self.ede_text_length)
+                if self.at + length <= self.end:
+                    self.u16(15)
+                    self.u16(length - 4)
+                    self.u16(self.ede)
+                    if self.ede_info:
+                        self.copy(t.policy, text, size)
+                        self.out[self.at] = 32
+                        self.at += 1
+                        self.copy(self.revision, 0, self.revision_length)
+                    else:
+                        self.copy(self.ede_text, 0, self.ede_text_length)
+            length = self.at - self.opt - 11
+            self.out[self.opt + 9] = length >> 8
+            self.out[self.opt + 10] = length & 255
             additionals += 1
         self.out[base] = q.buf[q.base]
         self.out[base + 1] = q.buf[q.base + 1]
@@ -390,6 +407,13 @@ class Responder:
         if text:
             self.ede_text = memoryview(text)
             self.ede_text_length = len(text)
+        return self.finish(None, q, 0, 0, 0, 0)
+
+    def truncate(self, q: Query, base: cython.int, limit: cython.int) -> cython.int:
+        """Write an answer that says nothing but "ask over TCP"; returns its length."""
+        self.begin(q, base, limit)
+        self.rcode = RCODE_NOERROR
+        self.truncated = 1
         return self.finish(None, q, 0, 0, 0, 0)
 
     def get_u16(self, data: cython.const[cython.uchar][::1], at: cython.int) -> cython.int:

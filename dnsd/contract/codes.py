@@ -133,7 +133,8 @@ COUNT_CACHE_STORED = 25
 COUNT_STALE = 26
 COUNT_PREFETCHES = 27
 COUNT_PROBES = 28
-COUNTERS = 29  # how many there are
+COUNT_RATE_LIMITED = 29
+COUNTERS = 30  # how many there are
 
 # --- generated into codes.pxd up to here ------------------------------------------------
 
@@ -203,7 +204,7 @@ COUNTER_NAMES: tuple[str, ...] = (
     "cache_hits", "cache_misses", "upstream_queries", "upstream_answers", "upstream_timeouts",
     "upstream_mismatches", "coalesced", "servfail", "nxdomain", "truncated", "send_errors", "decisions_dropped",
     "tcp_connections", "tcp_refused", "overloaded", "special", "cache_stored",
-    "stale", "prefetches", "probes",
+    "stale", "prefetches", "probes", "rate_limited",
 )  # fmt: skip
 
 

@@ -31,9 +31,13 @@ cdef class Query:
     cdef public int options_length
     cdef public int fault
     cdef public int hashed
+    cdef public int cookie
+    cdef public int cookie_length
+    cdef public int nsid
 
     cpdef int parse(self, int base, int length) except? -1
     cdef int skip_name(self, int at, int end) except? -1
     cdef int read_additional(self, int at, int end) except? -1
+    cdef int read_options(self, int at, int end) except? -1
     cpdef int hash(self) except? -1
     cdef int hash_with(self, unsigned int seed, unsigned int[::1] hashes) except? -1

@@ -33,6 +33,7 @@ class Query:
     `label[i]` the offset in it of label i (`label[labels]` is the root's). `hash_policy[i]` and `hash_names[i]`
     hash the suffix that begins at label i, with the seed of either blob's index. `client` is the asker's address, 16 bytes,
     IPv4 mapped. `options` is where the EDNS options begin in `buf`. `fault` is ACTION_NONE or how to refuse.
+    `cookie` is where a cookie of `cookie_length` octets stands in `buf` (0: none), `nsid` 1 when the server's name is asked.
     `hashed` is 1 when the hashes are of this name and of these seeds.
     """
 
@@ -64,6 +65,9 @@ class Query:
         self.options_length = 0
         self.fault = 0
         self.hashed = 0
+        self.cookie = 0
+        self.cookie_length = 0
+        self.nsid = 0
 
     def parse(self, base: cython.int, length: cython.int) -> cython.int:
         """Read the packet of `length` octets at `base`; returns `fault` (ACTION_NONE when it is a fair question).
@@ -89,6 +93,8 @@ class Query:
         self.do = 0
         self.options_length = 0
         self.hashed = 0
+        self.cookie = 0
+        self.nsid = 0
         self.fault = ACTION_NONE
         # Too short to have a header, or an answer: silence, or two servers would answer each other for ever.
         if length < 12:
@@ -185,11 +191,40 @@ class Query:
                 self.do = (self.buf[at + 6] >> 7) & 1
                 self.options = at + 10
                 self.options_length = rdlength
+                if rdlength and self.read_options(at + 10, at + 10 + rdlength):
+                    return ACTION_FORMERR
             at += 10 + rdlength
         self.fault = ACTION_NONE
         if self.edns and self.edns_version > 0:
             self.fault = ACTION_BADVERS
         return self.fault
+
+    def read_options(self, at: cython.int, end: cython.int) -> cython.int:
+        """Find the options that concern us among those of the OPT record; returns 1 when they are malformed.
+
+        RFC 6891, section 6.1.2; RFC 7873, section 5.2.2 (a cookie has 8, or 16 to 40 octets); RFC 5001.
+        """
+        code: cython.int
+        length: cython.int
+
+        while at < end:
+            if at + 4 > end:
+                return 1
+            code = (self.buf[at] << 8) | self.buf[at + 1]
+            length = (self.buf[at + 2] << 8) | self.buf[at + 3]
+            at += 4
+            if length > end - at:
+                return 1
+            if code == 10:
+                if length != 8 and (length < 16 or length > 40):
+                    return 1
+                if self.cookie == 0:  # a second one is not looked at
+                    self.cookie = at
+                    self.cookie_length = length
+            elif code == 3:
+                self.nsid = 1
+            at += length
+        return 0
 
     def hash(self) -> cython.int:
         """Hash every suffix, from the root up: FNV-1a over (length, octets), seeded, then mixed. Returns 0.

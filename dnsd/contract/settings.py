@@ -110,6 +110,18 @@ class CacheSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Towards those who ask. `rate_limit`: questions a second from one address (IPv6: /64) over UDP, 0 for any number.
+
+    `identity`: what `id.server` and NSID tell, "hostname" for the machine's name, "off" for nothing, not even a version.
+    """
+
+    rate_limit: int = 0
+    cookies: bool = True
+    identity: str = "hostname"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class QuerylogSettings:
     """What decisions remember of clients, and for how long."""
 
@@ -132,6 +144,7 @@ class Settings:
     resolver: ResolverSettings
     cache: CacheSettings
     querylog: QuerylogSettings
+    clients: ClientSettings
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
@@ -177,6 +190,9 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "cache.max_ttl": duration,
     "cache.max_stale": duration,
     "cache.persist": values_of.truth,
+    "clients.rate_limit": lambda value: values_of.whole(value, 0, 10_000_000),
+    "clients.cookies": values_of.truth,
+    "clients.identity": values_of.text_of,
     "querylog.privacy": values_of.choice("full", "prefix", "none"),
     "querylog.keep": duration,
 }
@@ -324,4 +340,5 @@ def _assemble(values: dict[str, Any], base: str) -> Settings:
             values.get("cache.persist", False),
         ),
         querylog=QuerylogSettings(values.get("querylog.privacy", "full"), values.get("querylog.keep", 7 * 86400.0)),
+        clients=ClientSettings(**{key[8:]: value for key, value in values.items() if key.startswith("clients.")}),
     )

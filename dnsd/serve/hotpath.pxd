@@ -7,6 +7,8 @@ from dnsd.contract.factsview cimport FactsView
 from dnsd.contract.verdict cimport Chain, Verdict
 from dnsd.contract.answer cimport Responder
 from dnsd.contract.review cimport Reviewer
+from dnsd.contract.cookies cimport Cookies
+from dnsd.serve.meter cimport Meter
 from dnsd.resolve.cache cimport Cache
 
 # Not final: `serve.flightpath` adds forwarding. What it does not replace is final, so that calls stay direct.
@@ -21,6 +23,7 @@ cdef class HotPath:
     cdef public Chain chain
     cdef public Responder responder
     cdef public Reviewer reviewer
+    cdef public Meter meter
     cdef public Cache cache
     cdef public object socket_batch
     cdef unsigned char[::1] inp
@@ -63,6 +66,8 @@ cdef class HotPath:
     cdef int conclude(self, Query q, Responder r, int out, int limit) except? -2
     @cython.final
     cdef int handle(self, Query q, Responder r, int base, int length, int out, int limit) except? -2
+    @cython.final
+    cdef int hold_back(self, Query q, Responder r, int out, int limit) except? -2
     @cython.final
     cdef int cached(self, Query q, Responder r, int out, int limit) except? -2
     @cython.final

@@ -32,6 +32,7 @@ if not cython.compiled:
         COUNT_PREFETCHES,
         COUNT_QUERIES_TCP,
         COUNT_QUERIES_UDP,
+        COUNT_RATE_LIMITED,
         COUNT_REDIRECTED,
         COUNT_REFUSED,
         COUNT_SEND_ERRORS,
@@ -54,6 +55,7 @@ if not cython.compiled:
         STAGE_SHAPE,
         TYPE_TXT,
     )
+    from dnsd.contract.cookies import Cookies
     from dnsd.contract.factsview import FactsView
     from dnsd.contract.octets import copy
     from dnsd.contract.query import Query
@@ -61,6 +63,7 @@ if not cython.compiled:
     from dnsd.contract.table import Table
     from dnsd.contract.verdict import Chain, Verdict
     from dnsd.resolve.cache import Cache
+    from dnsd.serve.meter import Meter
 
 from dnsd import __version__
 from dnsd.contract import query as query_module
@@ -130,7 +133,8 @@ class HotPath:
         self.digest = ""
         self.revision = ""
         self.misses = []
-        self.identity = identity.encode()[:255]
+        self.identity = identity.encode()[:64]
+        self.meter = Meter(0)
         self.routes = {}
         self.marks = memoryview(bytearray(4)).cast("i")
         self.hit = 0
@@ -181,6 +185,15 @@ class HotPath:
         self.max_ttl = max_ttl
         self.responder.edns_size = min(edns_size, self.out_stride - 16)
         self.stream_responder.edns_size = self.responder.edns_size
+
+    def set_clients(self, identity: str, secret: bytes, rate: int) -> None:
+        """What clients may know and do: our name ("" keeps it and our version back), the secret of cookies (b"": none),
+        questions a second from one address over UDP (0: any number)."""
+        self.identity = identity.encode()[:64]
+        self.meter = Meter(rate)
+        for responder in (self.responder, self.stream_responder):
+            responder.set_identity(self.identity)
+            responder.cookies = Cookies(secret) if secret else None
 
     def route(self, number: int) -> object:
         """The forward entry of `Miss.route` in the table that is installed now."""
@@ -274,8 +287,13 @@ class HotPath:
         length: cython.int
         tcp: cython.int = 1 if limit else 0
 
+        r.now = self.now
         if limit == 0:
             limit = r.size_limit(q)
+            if self.meter.rate and not self.landing and self.meter.spent(q, self.mono_ms):
+                length = self.hold_back(q, r, out, limit)
+                if length >= 0:
+                    return length
         if self.table is None:
             if q.fault == ACTION_DROP:
                 self.count(COUNT_DROPPED)
@@ -321,6 +339,18 @@ class HotPath:
         self.tally(q, r)
         self.record(q, r.rcode, tcp, 0, 0)
         return length
+
+    def hold_back(self, q: Query, r: Responder, out: cython.int, limit: cython.int) -> cython.int:
+        """A client asks too much: "ask over TCP" is its answer, silence if it cannot even ask; -1 if it proves who it is.
+
+        Whoever has a cookie of ours has that address: nobody asks in its name to have the answers hit it.
+        """
+        if r.cookies is not None and r.cookies.valid(q, self.now):
+            return -1
+        self.count(COUNT_RATE_LIMITED)
+        if q.fault:
+            return 0
+        return r.truncate(q, out, limit)
 
     def tally(self, q: Query, r: Responder) -> cython.int:
         """Count an answer that the table gave."""
@@ -490,15 +520,16 @@ class HotPath:
     # --- off the hot path -----------------------------------------------------------------------------------------
 
     def chaos(self, q: Query, r: Responder, out: int, limit: int) -> int:
-        """Class CH: id.server and version (RFC 4892), TXT only; everything else is refused."""
+        """Class CH: id.server, version and revision.server (RFC 4892), TXT only; everything else is refused."""
         name = bytes(q.name[: q.name_length])
         text = {
             b"\x02id\x06server\x00": self.identity,
             b"\x08hostname\x04bind\x00": self.identity,
             b"\x07version\x04bind\x00": b"NexoralDNS " + __version__.encode(),
             b"\x07version\x06server\x00": b"NexoralDNS " + __version__.encode(),
+            b"\x08revision\x06server\x00": self.revision.encode()[:255] or b"-",
         }.get(name)
-        if text is None or q.qtype not in (TYPE_TXT, 255):
+        if not self.identity or text is None or q.qtype not in (TYPE_TXT, 255):
             return r.write(self.table, q, self.v, out, limit)
         body = b"\xc0\x0c\x00\x10\x00\x03\x00\x00\x00\x00" + (len(text) + 1).to_bytes(2, "big")
         body += bytes((len(text),)) + text

@@ -14,6 +14,7 @@ what the counters, the decisions or the facts mean.
 """
 
 import mmap
+import secrets
 import zlib
 
 from dnsd.contract import codes
@@ -44,6 +45,8 @@ class SharedMemory:
         if slots < 1:
             raise ValueError("a node has at least one worker slot")
         self.slots = slots
+        # Of DNS cookies: forked workers have the same one, and nobody else ever needs it.
+        self.cookie_secret = secrets.token_bytes(16)
         counters_at = _SLOTS_AT + slots * _SLOT_BYTES
         rings_at = counters_at + slots * _COUNTER_BYTES
         upstreams_at = rings_at + slots * RING_BYTES

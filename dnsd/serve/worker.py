@@ -89,6 +89,11 @@ class Worker:
         self._hotpath.set_limits(int(limits.min_ttl_s), int(limits.max_ttl_s), plan.settings.resolver.edns_size)
         self._hotpath.prefetch = int(plan.settings.resolver.prefetch)
         self._hotpath.stale_s = int(limits.max_stale_s) if plan.settings.resolver.serve_stale else 0
+        clients = plan.settings.clients
+        self._hotpath.set_clients(
+            identity if clients.identity == "hostname" else "" if clients.identity == "off" else clients.identity,
+            plan.shared.cookie_secret if clients.cookies else b"", clients.rate_limit,
+        )  # fmt: skip
         self._upstream = Upstream(self._loop, self._counters, self._clock_ms)
         self._resolver = resolver(plan.settings, len(plan.sockets))
         self._flights = Flights(
