@@ -19,6 +19,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = pathlib.Path(__file__).resolve().parent
+WRITTEN = pathlib.Path("build/cython")  # where Cython leaves its C
 DATA = ("schemas", "rules.d")
 # Enumerations that other modules cimport: data for Cython, nothing to compile.
 ENUMERATIONS = {"codes", "layout"}
@@ -69,9 +70,16 @@ def extensions() -> list[Extension]:
         for path in sources()
     ]
     made: list[Extension] = cythonize(
-        modules, compiler_directives=DIRECTIVES, build_dir="build/cython", quiet=True, show_all_warnings=False
-    )
+        modules, compiler_directives=DIRECTIVES, build_dir=str(WRITTEN), quiet=True, show_all_warnings=False,
+        force=is_older(),
+    )  # fmt: skip
     return made
+
+
+def is_older() -> bool:
+    """Whether some C was written before this file: modules that were compiled differently do not fit together."""
+    here = pathlib.Path(__file__).stat().st_mtime
+    return any(path.stat().st_mtime < here for path in (ROOT / WRITTEN).rglob("*.c"))
 
 
 def depends(path: pathlib.Path) -> list[str]:
@@ -86,6 +94,7 @@ class BuildExtensions(build_ext):
         """Build every extension; on failure leave none behind and go on with plain Python."""
         if not self.extensions:
             return
+        self.parallel = os.cpu_count() or 1
         try:
             super().run()
         except Exception as error:
