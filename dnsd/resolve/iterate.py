@@ -115,7 +115,7 @@ class Walk:
                     continue
                 if finding.kind == scrub.ALIAS and finding.rrsets[0].rtype == codes.TYPE_DNAME:
                     self._question.remember(qname, codes.TYPE_A, finding)
-                    return _redirected(sname, finding)
+                    return _redirected(sname, qtype, finding)
                 if finding.kind == scrub.NODATA:
                     self._question.remember(qname, codes.TYPE_A, finding)
                 known = qname
@@ -375,13 +375,15 @@ def _same(cut: Delegation) -> tuple[bytes, tuple[bytes, ...], tuple[tuple[bytes,
     return cut.zone, cut.servers, cut.glue
 
 
-def _redirected(sname: bytes, finding: Finding) -> Finding:
+def _redirected(sname: bytes, qtype: int, finding: Finding) -> Finding:
     """A DNAME that was met on the way to `sname`, applied to `sname` itself."""
     dname = finding.rrsets[0]
     target = scrub.substitute(sname, dname)
     if target is None:
         return dataclasses.replace(finding, rrsets=(dname,), target=sname)
     made = scrub.synthesized(sname, dname, target)
+    if qtype == codes.TYPE_CNAME:
+        return dataclasses.replace(finding, kind=scrub.ANSWER, rrsets=(dname, made), target=b"")
     return dataclasses.replace(finding, kind=scrub.ALIAS, rrsets=(dname, made), target=target)
 
 

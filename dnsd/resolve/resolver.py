@@ -198,7 +198,10 @@ class _Question:
             target = scrub.substitute(sname, dname)
             if target is None:
                 return Result(_YXDOMAIN, (dname,)), (), b""
-            return None, (dname, scrub.synthesized(sname, dname, target)), target
+            made = (dname, scrub.synthesized(sname, dname, target))
+            if qtype == codes.TYPE_CNAME:
+                return Result(codes.RCODE_NOERROR, made), (), b""
+            return None, made, target
         denial = cache.denied(sname, qtype, self.signed)
         if denial is not None:
             said = scrub.NXDOMAIN if denial.rcode == codes.RCODE_NXDOMAIN else scrub.NODATA

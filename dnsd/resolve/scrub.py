@@ -144,6 +144,8 @@ def _follow(section: Iterable[RRset], zone: bytes, qname: bytes, qtype: int) -> 
             if target is None:
                 return tuple(chain), name  # too long: whoever follows the DNAME finds that out
             chain.append(synthesized(name, dname, target))
+            if qtype == codes.TYPE_CNAME:
+                return tuple(chain), b""  # it is what was asked for, as other resolvers see it too
         elif cname is not None and len(cname.rdatas) == 1:
             chain.append(cname)
             target = names.lower(cname.rdatas[0])
