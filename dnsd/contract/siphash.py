@@ -24,7 +24,7 @@ def siphash(
     m: cython.ulonglong
     octet: cython.ulonglong
     word: cython.int
-    turn: cython.int
+    _turn: cython.int
     rounds: cython.int
     k: cython.int
     words: cython.int = length // 8 + 2  # the last one ends the message, the one after it is the final rounds
@@ -50,7 +50,7 @@ def siphash(
                 octet = length & 255
                 m |= octet << 56
         v3 ^= m
-        for turn in range(rounds):
+        for _turn in range(rounds):
             v0 = (v0 + v1) & mask
             v1 = ((v1 << 13) & mask) | (v1 >> 51)
             v1 ^= v0

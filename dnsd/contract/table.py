@@ -217,18 +217,17 @@ class Table:
         costs nothing.
         """
         i: cython.int
+        at: cython.uint
 
         self.hash(q)
         if cython.compiled:
             for i in range(q.labels + 1):
                 if self.labels_policy[q.labels - i]:
-                    prefetch(cython.address(self.words[self.index + INDEX_HEAD + 2 * (q.hash_policy[i] & self.index_mask)]))
+                    at = self.index + INDEX_HEAD + 2 * (q.hash_policy[i] & self.index_mask)
+                    prefetch(cython.address(self.words[at]))  # noqa: F821 (in table.pxd)
                 if self.labels_names[q.labels - i]:
-                    prefetch(
-                        cython.address(
-                            self.name_words[self.names_index + INDEX_HEAD + 2 * (q.hash_names[i] & self.names_mask)]
-                        )
-                    )
+                    at = self.names_index + INDEX_HEAD + 2 * (q.hash_names[i] & self.names_mask)
+                    prefetch(cython.address(self.name_words[at]))  # noqa: F821
         return 0
 
     def find_node(self, q: Query, i: cython.int) -> cython.int:
