@@ -35,11 +35,13 @@ def _pinned(lock: str) -> dict[str, str]:
 
 
 def _copy(target: pathlib.Path) -> pathlib.Path:
-    """The project's tracked kind of files, without what was built in the tree."""
+    """The project's tracked kind of files, without what was built in the tree but Cython's C: to write it takes long."""
     ignore = shutil.ignore_patterns(
         "*.so", "__pycache__", "*.c", ".git", ".venv", "build", "*.egg-info", ".nexoraldns", ".*_cache", "out", "tests"
     )
     shutil.copytree(ROOT, target, ignore=ignore)
+    if (ROOT / "build/cython").is_dir():
+        shutil.copytree(ROOT / "build/cython", target / "build/cython")
     return target
 
 
