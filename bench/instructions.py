@@ -84,14 +84,14 @@ def child(folder: pathlib.Path) -> None:
     sys.path.insert(0, str(ROOT))
     from dnsd.contract import codes
     from dnsd.contract.facts import FLAG_SPECIAL_USE, Facts, encode
-    from dnsd.serve import hotpath
-    from dnsd.serve.hotpath import HotPath
+    from dnsd.serve import latepath
+    from dnsd.serve.latepath import LatePath
 
-    if not hotpath.__file__.endswith(".so"):
+    if not latepath.__file__.endswith(".so"):
         raise SystemExit("the query path is not compiled: run ci/setup test")
     mark = ctypes.CDLL(str(folder / "mark.so"))
     counters = memoryview(bytearray(8 * codes.COUNTERS)).cast("Q")
-    hot = HotPath(0, counters, bytearray(64 + 320 * 4096), bytearray(1 << 22), "bench")
+    hot = LatePath(0, counters, bytearray(64 + 320 * 4096), bytearray(1 << 22), "bench")
     hot.clock(1000, 1_700_000_000_000)
     hot.set_clients("bench", bytes(16), 0)
     hot.set_facts(encode(Facts(v4=((0, 2**32 - 1),), flags=FLAG_SPECIAL_USE)))

@@ -60,13 +60,13 @@ def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int
 
     from dnsd.serve import agent, supervisor
     from dnsd.serve.batch import COMPILED
-    from dnsd.serve.flightpath import FlightPath
+    from dnsd.serve.rounds import Rounds
 
     log.setup()
     logger = log.logger("supervisor")
     if not COMPILED:
         logger.warning("no compiled modules: answers are right but slow; run `pip install .` with a C compiler")
-    programs = supervisor.Programs(agent=agent.run, inherited=agent.Inherited, hotpath=FlightPath)
+    programs = supervisor.Programs(agent=agent.run, inherited=agent.Inherited, hotpath=Rounds)
     try:
         return supervisor.Supervisor(settings, programs, logger, reload).run()
     except supervisor.CannotRun as error:

@@ -17,7 +17,6 @@ cdef class Responder:
     cdef int revision_length
     cdef public int rcode
     cdef public int truncated
-    cdef public int opt
     cdef int authentic
     cdef int at
     cdef int base
@@ -29,6 +28,7 @@ cdef class Responder:
     cdef const unsigned char[::1] made_soa
     cdef public Cookies cookies
     cdef public unsigned int now
+    cdef public int keepalive
     cdef const unsigned char[::1] identity
     cdef int identity_length
 

@@ -74,7 +74,8 @@ _NOT_ALLOWED = b"this client is not in the node's allow setting"
 
 class Responder:
     """Writes responses into `out`. `rcode` and `truncated` say what the last one was. `cookies` (or None) makes cookies as of
-    `now` (seconds, wall clock)."""
+    `now` (seconds, wall clock). `keepalive`: how long the connection that this goes out by may be idle, in tenths of a
+    second (RFC 7828), 0 for none."""
 
     def __init__(self, out: object, revision: bytes = b"", edns_size: int = 1232) -> None:
         self.out_buffer = out
@@ -84,7 +85,6 @@ class Responder:
         self.truncated = 0
         self.authentic = 0
         self.at = 0
-        self.opt = 0  # where the last response's OPT begins, when it has one; nothing stands behind it
         self.base = 0
         self.end = 0
         self.ede = EDE_NONE
@@ -93,6 +93,7 @@ class Responder:
         self.ede_text_length = 0
         self.made_soa = memoryview(_MADE_SOA)
         self.cookies = None
+        self.keepalive = 0
         self.now = 0
         self.set_identity(b"")
         self.set_revision(revision)
@@ -180,6 +181,7 @@ class Responder:
         """Write OPT and header; returns the response's length."""
         base: cython.int = self.base
         length: cython.int
+        opt: cython.int
         text: cython.uint = 0
         size: cython.int = 0
         rcode: cython.int = self.rcode
@@ -190,7 +192,7 @@ class Responder:
             if q.question_end:
                 self.at = base + q.question_end - q.base
         if q.edns:
-            self.opt = self.at
+            opt = self.at
             self.out[self.at] = 0
             self.at += 1
             self.u16(TYPE_OPT)
@@ -206,6 +208,9 @@ class Responder:
                 self.u16(3)
                 self.u16(self.identity_length)
                 self.copy(self.identity, 0, self.identity_length)
+            if q.keepalive and self.keepalive and self.at + 6 <= self.end:
+                self.u32((11 << 16) | 2)
+                self.u16(self.keepalive)
             if self.ede != EDE_NONE:
                 length = 6 + self.ede_text_length
                 if self.ede_info:
@@ -229,9 +234,9 @@ class Responder:
                         self.copy(self.revision, 0, self.revision_length)
                     else:
                         self.copy(self.ede_text, 0, self.ede_text_length)
-            length = self.at - self.opt - 11
-            self.out[self.opt + 9] = length >> 8
-            self.out[self.opt + 10] = length & 255
+            length = self.at - opt - 11
+            self.out[opt + 9] = length >> 8
+            self.out[opt + 10] = length & 255
             additionals += 1
         self.out[base] = q.buf[q.base]
         self.out[base + 1] = q.buf[q.base + 1]

@@ -34,6 +34,7 @@ cdef class Query:
     cdef public int cookie
     cdef public int cookie_length
     cdef public int nsid
+    cdef public int keepalive
 
     cpdef int parse(self, int base, int length) except? -1
     cdef int skip_name(self, int at, int end) except? -1

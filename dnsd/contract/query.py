@@ -33,7 +33,8 @@ class Query:
     `label[i]` the offset in it of label i (`label[labels]` is the root's). `hash_policy[i]` and `hash_names[i]`
     hash the suffix that begins at label i, with the seed of either blob's index. `client` is the asker's address, 16 bytes,
     IPv4 mapped. `options` is where the EDNS options begin in `buf`. `fault` is ACTION_NONE or how to refuse.
-    `cookie` is where a cookie of `cookie_length` octets stands in `buf` (0: none), `nsid` 1 when the server's name is asked.
+    `cookie` is where a cookie of `cookie_length` octets stands in `buf` (0: none), `nsid` 1 when the
+    server's name is asked, `keepalive` 1 when it is asked how long a connection may be idle.
     `hashed` is 1 when the hashes are of this name and of these seeds.
     """
 
@@ -68,6 +69,7 @@ class Query:
         self.cookie = 0
         self.cookie_length = 0
         self.nsid = 0
+        self.keepalive = 0
 
     def parse(self, base: cython.int, length: cython.int) -> cython.int:
         """Read the packet of `length` octets at `base`; returns `fault` (ACTION_NONE when it is a fair question).
@@ -95,6 +97,7 @@ class Query:
         self.hashed = 0
         self.cookie = 0
         self.nsid = 0
+        self.keepalive = 0
         self.fault = ACTION_NONE
         # Too short to have a header, or an answer: silence, or two servers would answer each other for ever.
         if length < 12:
@@ -202,7 +205,7 @@ class Query:
     def read_options(self, at: cython.int, end: cython.int) -> cython.int:
         """Find the options that concern us among those of the OPT record; returns 1 when they are malformed.
 
-        RFC 6891, section 6.1.2; RFC 7873, section 5.2.2 (a cookie has 8, or 16 to 40 octets); RFC 5001.
+        RFC 6891, section 6.1.2; RFC 7873, section 5.2.2 (a cookie has 8, or 16 to 40 octets); RFC 5001; RFC 7828.
         """
         code: cython.int
         length: cython.int
@@ -223,6 +226,8 @@ class Query:
                     self.cookie_length = length
             elif code == 3:
                 self.nsid = 1
+            elif code == 11:
+                self.keepalive = 1
             at += length
         return 0
 

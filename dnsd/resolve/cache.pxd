@@ -30,6 +30,7 @@ cdef class Cache:
 
     cdef unsigned int mixed(self, unsigned int h, int qtype, int bits, int route) except? 0
     cpdef int find(self, const unsigned char[::1] name, int name_length, unsigned int h, int qtype, int bits, int route, unsigned int now) except? -2
+    cdef unsigned int seek(self, const unsigned char[::1] name, int name_length, unsigned int mixed, int qtype, int bits, int route) except? 0
     cdef int take(self, unsigned int at, int name_length) except? -1
     cpdef int find_stale(self, const unsigned char[::1] name, int name_length, unsigned int h, int qtype, int bits, int route, unsigned int now, unsigned int most) except? -2
     cpdef int prolong(self, unsigned int now, unsigned int seconds) except? -1

@@ -79,7 +79,7 @@ class Cache:
 
         Head: magic, size, write place, oldest entry, end of the previous round, torn, buckets in use, answers in them.
         """
-        for i in range(HEAD_WORDS + self.buckets * 2 * _WAYS):
+        for i in range(HEAD_WORDS + _FIRST * 2 * _WAYS):  # the other buckets are cleared when they are needed
             self.words[i] = 0
         self.mask = _FIRST - 1
         self.words[1] = self.end
@@ -100,12 +100,15 @@ class Cache:
         if used & (used - 1) or not _FIRST <= used <= self.buckets:
             return False
         self.mask = used - 1
-        for i in range(HEAD_WORDS, self.log, 2):
+        live = 0
+        for i in range(HEAD_WORDS, HEAD_WORDS + used * 2 * _WAYS, 2):
             at = words[i + 1]
             if at and not (self.log <= at and at + ENTRY_WORDS <= self.end and words[at + 1] == words[i]):
                 return False
             if at and (words[at] < ENTRY_WORDS or at + words[at] > self.end or not self._fits(at)):
                 return False
+            live += 1 if at else 0
+        words[7] = live
         return True
 
     def _fits(self, at: int) -> bool:
@@ -140,6 +143,26 @@ class Cache:
             return 0
         return equal(self.arena, 4 * (at + 16), name, 0, name_length)
 
+    def seek(
+        self,
+        name: cython.const[cython.uchar][::1],
+        name_length: cython.int,
+        mixed: cython.uint,
+        qtype: cython.int,
+        bits: cython.int,
+        route: cython.int,
+    ) -> cython.uint:
+        """The word of the entry with this key, expired or not; 0 when there is none."""
+        slot: cython.uint = 16 + (mixed & self.mask) * 8
+        k: cython.uint
+        at: cython.uint
+
+        for k in range(4):
+            at = self.words[slot + 2 * k + 1]
+            if at and self.words[slot + 2 * k] == mixed and self.same(at, name, name_length, qtype, bits, route):
+                return at
+        return 0
+
     def find(
         self,
         name: cython.const[cython.uchar][::1],
@@ -156,33 +179,25 @@ class Cache:
         `event`: 0 nothing special, 1 a tenth of its time is left, 2 it is past its time (`prolong`; its age is STALE
         then), 3 not found, but it has been here and is expired.
         """
-        mixed: cython.uint = self.mixed(h, qtype, bits, route)
-        slot: cython.uint = 16 + (mixed & self.mask) * 8
-        k: cython.uint
-        at: cython.uint
+        at: cython.uint = self.seek(name, name_length, self.mixed(h, qtype, bits, route), qtype, bits, route)
         lives: cython.uint
 
         self.event = 0
-        for k in range(4):
-            at = self.words[slot + 2 * k + 1]
-            if at == 0 or self.words[slot + 2 * k] != mixed:
-                continue
-            if not self.same(at, name, name_length, qtype, bits, route):
-                continue
-            if now >= self.words[at + 13]:
-                self.event = 3
-                return 0
-            # Stored times are clamped to now when the wall clock stepped back.
-            self.age = now - self.words[at + 12] if now > self.words[at + 12] else 0
-            lives = self.words[at + 13] - self.words[at + 12]
-            if self.words[at + 13] - now <= lives // 10 and lives >= 10 and self.words[at + 2] >> 8 == 0:
-                self.event = 1
-            elif (self.words[at + 2] >> 8) & 8388607:
-                self.event = 2
-                self.age = 2147483647
-            self.take(at, name_length)
-            return 1
-        return 0
+        if at == 0:
+            return 0
+        if now >= self.words[at + 13]:
+            self.event = 3
+            return 0
+        # Stored times are clamped to now when the wall clock stepped back.
+        self.age = now - self.words[at + 12] if now > self.words[at + 12] else 0
+        lives = self.words[at + 13] - self.words[at + 12]
+        if self.words[at + 13] - now <= lives // 10 and lives >= 10 and self.words[at + 2] >> 8 == 0:
+            self.event = 1
+        elif (self.words[at + 2] >> 8) & 8388607:
+            self.event = 2
+            self.age = 2147483647
+        self.take(at, name_length)
+        return 1
 
     def take(self, at: cython.uint, name_length: cython.int) -> cython.int:
         """Say where the parts of the entry at word `at` stand."""
@@ -212,27 +227,18 @@ class Cache:
         most: cython.uint,
     ) -> cython.int:
         """As `find`, for an answer whose time has been over for less than `most` seconds (RFC 8767)."""
-        mixed: cython.uint = self.mixed(h, qtype, bits, route)
-        slot: cython.uint = 16 + (mixed & self.mask) * 8
-        k: cython.uint
-        at: cython.uint
+        at: cython.uint = self.seek(name, name_length, self.mixed(h, qtype, bits, route), qtype, bits, route)
         ended: cython.uint
-        w = self.words
 
-        for k in range(4):
-            at = w[slot + 2 * k + 1]
-            if at == 0 or w[slot + 2 * k] != mixed:
-                continue
-            if not self.same(at, name, name_length, qtype, bits, route):
-                continue
-            ended = w[at + 13] - ((w[at + 2] >> 8) & 8388607)
-            if now >= ended and now - ended >= most:
-                return 0
-            self.event = 2
-            self.age = 2147483647
-            self.take(at, name_length)
-            return 1
-        return 0
+        if at == 0:
+            return 0
+        ended = self.words[at + 13] - ((self.words[at + 2] >> 8) & 8388607)
+        if now >= ended and now - ended >= most:
+            return 0
+        self.event = 2
+        self.age = 2147483647
+        self.take(at, name_length)
+        return 1
 
     def prolong(self, now: cython.uint, seconds: cython.uint) -> cython.int:
         """Let `find` go on finding what `find_stale` has found, for so long: nobody had a newer one just now."""
@@ -286,6 +292,8 @@ class Cache:
         for i in range(count):
             slot = 16 + i * 8
             for k in range(4):
+                w[slot + 8 * count + 2 * k] = 0
+                w[slot + 8 * count + 2 * k + 1] = 0
                 if w[slot + 2 * k + 1] and w[slot + 2 * k] & count:
                     w[slot + 8 * count + 2 * k] = w[slot + 2 * k]
                     w[slot + 8 * count + 2 * k + 1] = w[slot + 2 * k + 1]
@@ -357,17 +365,6 @@ class Cache:
         w[slot + 2 * pick + 1] = at
         return cython.cast(cython.int, at)
 
-    def forget(self, name: bytes, h: int, qtype: int, bits: int, route: int) -> bool:
-        """Drop one answer, expired or not; whether it was there."""
-        mixed = self.mixed(h, qtype, bits, route)
-        slot = HEAD_WORDS + (mixed & self.mask) * 2 * _WAYS
-        for k in range(_WAYS):
-            at = self.words[slot + 2 * k + 1]
-            if at and self.words[slot + 2 * k] == mixed and self.same(at, memoryview(name), len(name), qtype, bits, route):
-                self.drop(at)
-                return True
-        return False
-
     def entries(self, name: bytes, below: bool = False) -> list[int]:
         """The words of the answers about a name (`below`: and about every name below it), expired or not."""
         w = self.words
@@ -381,7 +378,7 @@ class Cache:
         k: cython.uint
         found = []
 
-        for slot in range(16, self.log, 2):
+        for slot in range(16, 16 + 8 * (self.mask + 1), 2):
             at = w[slot + 1]
             if at == 0:
                 continue
@@ -434,17 +431,12 @@ class Cache:
         """
         w = self.words
         mixed: cython.uint = self.mixed(h, qtype, bits, route)
-        slot: cython.uint = 16 + (mixed & self.mask) * 8
         size: cython.uint
-        at: cython.uint
-        k: cython.uint
+        at: cython.uint = self.seek(name, name_length, mixed, qtype, bits, route)
         to: cython.int
 
-        for k in range(4):
-            at = w[slot + 2 * k + 1]
-            if at and w[slot + 2 * k] == mixed and self.same(at, name, name_length, qtype, bits, route):
-                self.drop(at)
-                break
+        if at:
+            self.drop(at)
         size = 16 + cython.cast(cython.uint, name_length + 2 * (ttl_count + pointer_count) + length + 3) // 4
         at = cython.cast(cython.uint, self.reserve(mixed, size))
         if at == 0:

@@ -5,12 +5,12 @@ from dnsd.contract.answer cimport Responder
 from dnsd.contract.verdict cimport Verdict
 from dnsd.resolve.cache cimport Cache
 from dnsd.resolve.message cimport Reader
-from dnsd.serve.hotpath cimport HotPath
+from dnsd.serve.latepath cimport LatePath
 from dnsd.serve.flighttable cimport FlightTable
 from dnsd.serve.lanes cimport Lanes
 
-@cython.final
-cdef class FlightPath(HotPath):
+# Not final: `serve.rounds` waits for it.
+cdef class FlightPath(LatePath):
     cdef public FlightTable flights
     cdef public object lines
     cdef public Lanes lanes
@@ -41,15 +41,8 @@ cdef class FlightPath(HotPath):
     cdef public object handoff
     cdef public object chooser
     cdef public object proven
-    cdef public object poll
-    cdef unsigned long long[::1] times
-    cdef int[::1] ready_fds
-    cdef int[::1] ready_kinds
-    cdef unsigned long long[::1] watch
     cdef public int more
     cdef long long soonest
-    cdef unsigned long long awaited_generation
-    cdef unsigned long long known_version
 
     cdef int comfort(self, int f) except? -1
     cdef int reply(self, int j, int length) except? -2
@@ -67,5 +60,4 @@ cdef class FlightPath(HotPath):
     cdef int land(self, int f, int base, int size) except? -1
     cdef int respond(self, int j) except? -2
     cpdef answer_all(self)
-    cdef int changed(self) except? -1
-    cpdef int drain(self, int fd) except? -1
+    cdef int due_by(self, long long deadline) except? -1

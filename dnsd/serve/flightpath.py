@@ -28,7 +28,7 @@ if not cython.compiled:
     from dnsd.contract.query import Query
     from dnsd.resolve.message import Reader
     from dnsd.serve.flighttable import FlightTable
-    from dnsd.serve.hotpath import HotPath
+    from dnsd.serve.latepath import LatePath
     from dnsd.serve.lanes import Lanes
 
 from dnsd.serve.batch import Lines
@@ -39,7 +39,7 @@ _MOST = 8  # servers among which a route's first try is made
 _OVERLOADED = b"too many questions are under way"
 
 
-class FlightPath(HotPath):
+class FlightPath(LatePath):
     """A worker's query path with forwarding. `upstream_fd` is readable when `receive` has something to do.
 
     `handed()` gives the flights for the generators. `chooser(route)` says who is asked first, as (way, milliseconds
@@ -49,7 +49,7 @@ class FlightPath(HotPath):
     """
 
     def __init__(self, slot: int, counters: object, ring: object, arena: object, identity: str = "nexoraldns") -> None:
-        HotPath.__init__(self, slot, counters, ring, arena, identity)
+        LatePath.__init__(self, slot, counters, ring, arena, identity)
         self.flights = FlightTable()
         self.lines = Lines()
         self.lanes = Lanes(self.lines)
@@ -84,21 +84,18 @@ class FlightPath(HotPath):
         self.proven = None
         self.more = 0
         self.soonest = 0
-        self.awaited_generation = 0
-        self.known_version = 0
-        self.poll = None
         self.forget_routes()
 
     # --- what the worker calls ------------------------------------------------------------------------------------
 
     def install(self, policy: object, names: object, generation: int, revision: str) -> None:
-        """As `HotPath.install`; what is under way lands in the new table."""
-        HotPath.install(self, policy, names, generation, revision)
+        """As `LatePath.install`; what is under way lands in the new table."""
+        LatePath.install(self, policy, names, generation, revision)
         self.forget_routes()
 
     def set_facts(self, data: bytes) -> None:
-        """As `HotPath.set_facts`; the servers of a lease may be others now."""
-        HotPath.set_facts(self, data)
+        """As `LatePath.set_facts`; the servers of a lease may be others now."""
+        LatePath.set_facts(self, data)
         self.forget_routes()
 
     def forget_routes(self) -> None:
@@ -108,95 +105,23 @@ class FlightPath(HotPath):
             self.route_count[i] = 0
 
     def batch(self, fd: int) -> int:
-        """As `HotPath.batch`; then the questions that it left are sent to their servers."""
-        n = HotPath.batch(self, fd)
+        """As `LatePath.batch`; then the questions that it left are sent to their servers."""
+        n = LatePath.batch(self, fd)
         if self.queued:
             self.depart()
         return n
 
     def stream(self, message: bytes, client: bytes) -> bytes | None:
-        """As `HotPath.stream`."""
-        answer = HotPath.stream(self, message, client)
+        """As `LatePath.stream`."""
+        answer = LatePath.stream(self, message, client)
         if self.queued:
             self.depart()
         return answer
 
-    def attach(self, poll: object, watch: object) -> None:
-        """Say what `serve` waits on (`batch.Poll`), and where the committed generation and the facts' version stand."""
-        self.poll = poll
-        self.times = poll.times  # type: ignore[attr-defined]
-        self.ready_fds = poll.fds  # type: ignore[attr-defined]
-        self.ready_kinds = poll.kinds  # type: ignore[attr-defined]
-        self.watch = memoryview(watch)  # type: ignore[arg-type]
-
-    def serve(self, until_ms: int, generation: int, version: int) -> int:
-        """Wait, and answer for as long as nothing comes but questions and the answers of upstream servers.
-
-        Returns how many descriptors `poll` has found ready that the caller must see to; 0 when it is `until_ms`
-        (monotonic; 0: only look) or something else is due: misses, flights to take over, `generation` committed, facts
-        of another `version`. What was not read then is found ready again.
-        """
-        i: cython.int
-        n: cython.int
-        wait: cython.longlong
-        upstream: cython.int
-
-        self.soonest = until_ms
-        self.awaited_generation = generation
-        self.known_version = version
-        self.poll.now()
-        self.mono_ms = self.times[0]
-        while True:
-            wait = 0
-            if not self.more and self.soonest > self.mono_ms:
-                # Rounded up: waking a moment early would turn the last millisecond into a busy loop.
-                wait = self.soonest - self.mono_ms + 1
-            n = self.poll.wait(wait)
-            if self.changed():
-                return n
-            upstream = self.more
-            for i in range(n):
-                if self.ready_kinds[i] == 0:
-                    return n
-                if self.ready_kinds[i] == 2:
-                    upstream = 1
-            for i in range(n):
-                if self.ready_kinds[i] == 1 and self.drain(self.ready_fds[i]):
-                    return 0
-            if upstream and self.drain(-1):
-                return 0
-            if self.mono_ms >= self.soonest:
-                return 0
-
-    def changed(self) -> cython.int:
-        """Take over the time that `poll` has read; 1 when a table or facts have come that are not in use yet."""
-        self.mono_ms = self.times[0]
-        self.wall_ms = self.times[1]
-        self.now = cython.cast(cython.uint, self.wall_ms // 1000)
-        return 1 if self.watch[0] == self.awaited_generation or self.watch[1] != self.known_version else 0
-
-    def drain(self, fd: cython.int) -> cython.int:
-        """Read a socket of clients, or with -1 the upstream servers', for eight batches at most: others wait, too.
-
-        Returns 1 when there is something to do that is not done here.
-        """
-        turn: cython.int
-        received: cython.int
-
-        for turn in range(8):
-            if turn:
-                self.poll.now()
-                if self.changed():
-                    return 1
-            if fd >= 0:
-                received = self.batch(fd)
-            else:
-                received = self.receive()
-                self.more = received == 64  # the sockets tell only once that they have something
-            if self.misses or self.handoff.pending:
-                return 1
-            if received < 64:
-                return 0
+    def due_by(self, deadline: cython.longlong) -> cython.int:
+        """Something is due at this time (monotonic, ms): nobody waits longer. Returns 0."""
+        if deadline < self.soonest:
+            self.soonest = deadline
         return 0
 
     def receive(self) -> int:
@@ -283,21 +208,21 @@ class FlightPath(HotPath):
         j: cython.int
 
         if q.length > 512 or q.qclass != 1 or route <= 0 or route >= 1024:
-            return HotPath.defer(self, q, i, fd)
+            return LatePath.defer(self, q, i, fd)
         if self.v.action == ACTION_ALIAS:
             s = self.target
         mark = self.mark(route)
         f = t.find(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, mark, self.generation)
         if f >= 0:
             if t.state[f] == 2:
-                return HotPath.defer(self, q, i, fd)
+                return LatePath.defer(self, q, i, fd)
             j = t.join(f)
             if j < 0:
                 return self.overloaded(q, i)
             self.count(COUNT_COALESCED)
             return self.park(j, q, i, fd)
         if self.route_count[route] == 0 and self.choose(route) == 0:
-            return HotPath.defer(self, q, i, fd)
+            return LatePath.defer(self, q, i, fd)
         f = t.start(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, mark, self.generation)
         if f < 0:
             return self.overloaded(q, i)
@@ -309,18 +234,17 @@ class FlightPath(HotPath):
         if self.launch(f, self.pick(route), route) == 0:
             t.leave(j)
             t.release(f)
-            return HotPath.defer(self, q, i, fd)
+            return LatePath.defer(self, q, i, fd)
         if t.slot[f] >= 0:  # else it has come to nothing at once
             if stale and t.until[f] > self.mono_ms + 1800:
                 t.hasten(f, self.mono_ms + 1800)
-                if self.soonest > self.mono_ms + 1800:
-                    self.soonest = self.mono_ms + 1800
+                self.due_by(self.mono_ms + 1800)
             if self.route_way[route] == 3:
                 self.accompany(f, route)
         return self.park(j, q, i, fd)
 
     def renew(self, q: Query, s: Query) -> cython.int:
-        """As `HotPath.renew`: a flight that nobody waits for, unless there is one already."""
+        """As `LatePath.renew`: a flight that nobody waits for, unless there is one already."""
         t: FlightTable = self.flights
         bits: cython.int = q.do | ((q.flags >> 3) & 2)
         route: cython.int = self.v.route
@@ -328,12 +252,12 @@ class FlightPath(HotPath):
         f: cython.int
 
         if q.qclass != 1 or route <= 0 or route >= 1024:
-            return HotPath.renew(self, q, s)
+            return LatePath.renew(self, q, s)
         mark = self.mark(route)
         if t.find(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, mark, self.generation) >= 0:
             return 0
         if self.route_count[route] == 0 and self.choose(route) == 0:
-            return HotPath.renew(self, q, s)
+            return LatePath.renew(self, q, s)
         f = t.start(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, mark, self.generation)
         if f >= 0 and self.launch(f, self.pick(route), route) == 0:
             t.release(f)
@@ -543,8 +467,7 @@ class FlightPath(HotPath):
         self.question_flights[self.queued] = f
         deadline = self.mono_ms + self.route_patience[route]
         t.send(f, slot, number, pool, deadline, self.mono_ms)
-        if deadline < self.soonest:
-            self.soonest = deadline
+        self.due_by(deadline)
         self.queued += 1
         self.count(COUNT_UPSTREAM_QUERIES)
         if self.queued == 64:

@@ -32,7 +32,7 @@ _ROOT = b"\x00"
 
 
 class Miss(Protocol):
-    """A question that left the query path (`serve.hotpath.Miss`)."""
+    """A question that left the query path (`serve.latepath.Miss`)."""
 
     sname: bytes
     qtype: int
@@ -58,7 +58,7 @@ class Route(Protocol):
 
 
 class Answers(Protocol):
-    """What flights need of the query path (`serve.hotpath.HotPath`)."""
+    """What flights need of the query path (`serve.latepath.LatePath`)."""
 
     def route(self, number: int) -> Route:
         """The route of this number."""

@@ -61,6 +61,8 @@ cdef class HotPath:
     cdef int late
 
     @cython.final
+    cdef int tell(self, unsigned long long mono_ms, unsigned long long wall_ms) except? -1
+    @cython.final
     cdef int look(self, Query q, int i) except? -1
     @cython.final
     cdef int conclude(self, Query q, Responder r, int out, int limit) except? -2

@@ -1,8 +1,7 @@
-"""One batch of questions: parse, decide, cache, answer. What needs an upstream leaves as `Miss` records.
+"""One batch of questions: parse, decide, cache, answer. Who needs an upstream goes to `defer`, which others fill.
 
 Compiled by Cython with the types in `hotpath.pxd`. Between receive and send nothing is allocated per
-packet and no clock is read: the worker gives the time once a batch. Everything that a miss needs
-later is in its record; the generation that decided it too.
+packet and no clock is read: the time is given once a batch. It asks nobody: `latepath` and `flightpath` do.
 """
 
 import dataclasses
@@ -17,20 +16,16 @@ if not cython.compiled:
         ACTION_CHAOS,
         ACTION_DROP,
         ACTION_FORWARD,
-        ACTION_NOTIMP,
         ACTION_RECURSE,
-        CLASS_CH,
         COUNT_ALLOWED,
         COUNT_BLOCKED,
         COUNT_CACHE_HITS,
         COUNT_CACHE_MISSES,
-        COUNT_CACHE_STORED,
         COUNT_DROPPED,
         COUNT_LOCAL,
         COUNT_MALFORMED,
         COUNT_NXDOMAIN,
         COUNT_PREFETCHES,
-        COUNT_QUERIES_TCP,
         COUNT_QUERIES_UDP,
         COUNT_RATE_LIMITED,
         COUNT_REDIRECTED,
@@ -40,7 +35,6 @@ if not cython.compiled:
         COUNT_SPECIAL,
         COUNT_STALE,
         COUNT_TRUNCATED,
-        EDE_NONE,
         EDE_NOT_READY,
         EDE_OTHER,
         RCODE_NOERROR,
@@ -66,10 +60,8 @@ if not cython.compiled:
     from dnsd.serve.meter import Meter
 
 from dnsd import __version__
-from dnsd.contract import query as query_module
 from dnsd.contract.facts import Facts, decode, encode
 from dnsd.contract.tableinfo import TableInfo
-from dnsd.resolve.message import FormError, read
 from dnsd.serve.batch import Batch
 
 _NOT_READY = b"no table yet: the controller has not published one and none is on disk"
@@ -77,21 +69,7 @@ _NO_RECURSION = b"the question does not ask for recursion (RD) and the answer is
 _RING_RECORD = 320
 _RING_HEAD = 64
 _STREAM = 65535
-_KEEPALIVE = 11  # the EDNS option edns-tcp-keepalive
 _SHOWN = 64  # upstream servers whose state is shown
-
-
-class Miss:
-    """A question that only an upstream can answer, with all that its answer will need.
-
-    `key` is equal for questions that one upstream answer serves. `fd` is -1 for a question over TCP, -2 when nobody
-    waits. `route` is the number + 1 for `HotPath.route`, `mark` stands for it in the cache (`HotPath.mark`). `token` is the worker's.
-    """
-
-    __slots__ = (
-        "cd", "client", "control", "do", "fd", "generation", "key", "label", "list", "mark", "owner_entry", "packet", "peer",
-        "qclass", "qtype", "rd", "route", "rule", "sname", "started_ms", "table", "token", "verdict", "revision",
-    )  # fmt: skip
 
 
 class HotPath:
@@ -175,9 +153,16 @@ class HotPath:
 
     def clock(self, mono_ms: int, wall_ms: int) -> None:
         """The time for the next batch."""
+        self.tell(mono_ms, wall_ms)
+
+    def tell(self, mono_ms: cython.ulonglong, wall_ms: cython.ulonglong) -> cython.int:
+        """As `clock`, for compiled callers."""
         self.mono_ms = mono_ms
         self.wall_ms = wall_ms
-        self.now = wall_ms // 1000
+        self.now = cython.cast(cython.uint, wall_ms // 1000)
+        self.responder.now = self.now
+        self.stream_responder.now = self.now
+        return 0
 
     def set_limits(self, min_ttl: int, max_ttl: int, edns_size: int = 1232) -> None:
         """Bounds of how long answers are remembered (seconds), and of responses over UDP."""
@@ -265,9 +250,7 @@ class HotPath:
         return 0
 
     def defer(self, q: Query, i: cython.int, fd: cython.int) -> cython.int:
-        """Packet `i` of the batch needs an upstream: 0, or the length of an answer that it gets at once."""
-        name, control = self.socket_batch.peer(i)
-        self.miss(q, fd, name, control)
+        """Packet `i` of the batch needs an upstream. Here: silence; `latepath` and `flightpath` ask somebody."""
         return 0
 
     def handle(
@@ -287,7 +270,7 @@ class HotPath:
         length: cython.int
         tcp: cython.int = 1 if limit else 0
 
-        r.now = self.now
+        r.keepalive = self.keepalive if tcp else 0
         if limit == 0:
             limit = r.size_limit(q)
             if self.meter.rate and not self.landing and self.meter.spent(q, self.mono_ms):
@@ -449,8 +432,7 @@ class HotPath:
         return 0
 
     def renew(self, q: Query, s: Query) -> cython.int:
-        """Ask for a newer answer; nobody waits for it. `s` has the name that is asked for."""
-        self.miss(q, -2, None, None)
+        """Ask for a newer answer than the cache gave, for nobody. `s` has the name that is asked for. As `defer`."""
         return 0
 
     def let_pass(self, q: Query, s: Query) -> cython.int:
@@ -538,179 +520,3 @@ class HotPath:
             self.table, q, self.v, out, limit, memoryview(body), 0, len(body), question, RCODE_NOERROR, 1, 0, 0, 0, 0,
             0, 0, 0,
         )  # fmt: skip
-
-    def miss(self, q: Query, fd: int, peer: object, control: object) -> None:
-        """Remember a question for the worker."""
-        v: Verdict = self.v
-        miss = Miss()
-        if v.action == ACTION_ALIAS:
-            sname = bytes(self.target.name[: self.target.name_length])
-        else:
-            sname = bytes(q.name[: q.name_length])
-        miss.sname = sname
-        miss.qtype = q.qtype
-        miss.qclass = q.qclass
-        miss.do = bool(q.do)
-        miss.cd = bool(q.flags & 16)
-        miss.rd = bool(q.flags & 256)
-        miss.route = v.route
-        miss.mark = self.mark(v.route)
-        miss.generation = self.generation
-        miss.table = self.table
-        miss.revision = self.revision
-        bits = (q.do | ((q.flags >> 3) & 2)).to_bytes(1, "big")
-        miss.key = sname + q.qtype.to_bytes(2, "big") + bits + miss.mark.to_bytes(4, "big") + self.generation.to_bytes(8, "big")
-        miss.client = bytes(q.client)
-        miss.fd = fd
-        miss.peer = peer
-        miss.control = control
-        miss.packet = bytes(q.buf[q.base : q.base + q.length])
-        miss.rule = v.rule
-        miss.list = v.listed
-        miss.label = v.label
-        miss.owner_entry = v.entry
-        miss.verdict = (
-            v.stage, v.action, v.rule, v.listed, v.rule_action, v.allowed, v.owner, v.entry, v.label,
-            v.route, v.spared, v.client_class,
-        )  # fmt: skip
-        miss.started_ms = self.mono_ms
-        miss.token = None
-        self.misses.append(miss)
-
-    def stream(self, message: bytes, client: bytes) -> bytes | None:
-        """One question over TCP. The answer; None when an upstream is needed (a `Miss` was added); b"" for silence."""
-        q: Query = self.stream_query
-        buf = memoryview(q.buf)
-        buf[: len(message)] = message
-        query_module.set_client(q, client)
-        self.count(COUNT_QUERIES_TCP)
-        length = self.handle(q, self.stream_responder, 0, len(message), 0, _STREAM)
-        if length < 0:
-            self.miss(q, -1, None, None)
-            return None
-        length = self.kept(q, self.stream_responder, length)
-        return bytes(memoryview(self.stream_responder.out_buffer)[:length])
-
-    def kept(self, q: Query, r: Responder, length: int) -> int:
-        """Tell who asks for it how long its connection may be idle (RFC 7828); the answer's length after that."""
-        at, end = q.options, q.options + q.options_length
-        if not q.edns or length < 23 or length + 6 > _STREAM:
-            return length
-        while at + 4 <= end and (q.buf[at] << 8 | q.buf[at + 1]) != _KEEPALIVE:
-            at += 4 + (q.buf[at + 2] << 8 | q.buf[at + 3])
-        if at + 4 > end:
-            return length
-        out = memoryview(r.out_buffer)
-        size = (out[r.opt + 9] << 8 | out[r.opt + 10]) + 6
-        out[r.opt + 9 : r.opt + 11] = size.to_bytes(2, "big")
-        out[length : length + 6] = bytes((0, _KEEPALIVE, 0, 2)) + self.keepalive.to_bytes(2, "big")
-        return length + 6
-
-    def store(self, miss: Miss, response: bytes) -> None:
-        """Remember a raw upstream answer, when it is one that may be (once per flight)."""
-        try:
-            answer = read(response)
-        except FormError:
-            return
-        if answer.truncated or answer.ttl <= 0:
-            return
-        ttl = max(self.min_ttl, min(answer.ttl, self.max_ttl))
-        if ttl <= 0:
-            return
-        bits = int(miss.do) | int(miss.cd) << 1
-        query = query_module.question(miss.sname, miss.qtype, miss.client)
-        query.seed_policy = query.seed_names = miss.table.seed_policy
-        query.hash()
-        if self.cache.store(miss.sname, query.hash_policy[0], miss.qtype, bits, miss.mark, answer, self.now, ttl):
-            self.count(COUNT_CACHE_STORED)
-
-    def finish(self, miss: Miss, response: bytes | None, ede: int = EDE_OTHER, text: str = "") -> bytes:
-        """The client's answer from a raw upstream response; without one (or with a bad one) SERVFAIL and `ede`, `text`.
-
-        Decided by the table that was live when the question came.
-        """
-        v: Verdict = self.v
-        q: Query = self.stream_query
-        r: Responder = self.stream_responder
-        buf = memoryview(q.buf)
-        buf[: len(miss.packet)] = miss.packet
-        query_module.set_client(q, miss.client)
-        q.parse(0, len(miss.packet))
-        limit = _STREAM if miss.fd < 0 else r.size_limit(q)
-        v.reset()
-        (
-            v.stage, v.action, v.rule, v.listed, v.rule_action, v.allowed, v.owner, v.entry, v.label,
-            v.route, v.spared, v.client_class,
-        ) = miss.verdict  # fmt: skip
-        answer = None
-        if response is not None:
-            try:
-                answer = read(response)
-            except FormError as error:
-                text = f"the upstream's answer is malformed: {error}"
-        if answer is None:
-            length = r.fail(q, RCODE_SERVFAIL, ede, text.encode()[:200], 0, limit)
-        else:
-            r.set_revision(miss.revision.encode())
-            ttls = b"".join(place.to_bytes(2, "big") for place in answer.ttls)
-            pointers = b"".join(place.to_bytes(2, "big") for place in answer.pointers)
-            data = answer.body + ttls + pointers
-            size = len(answer.body)
-            sname = memoryview(miss.sname)
-            body = memoryview(data or b"\x00")
-            if self.reviewer.review(
-                miss.table, self.view, q, v, sname, body, 0, size, answer.question, answer.answers
-            ):
-                length = r.write(miss.table, q, v, 0, limit)
-                self.count(COUNT_BLOCKED)
-            else:
-                length = r.relay(
-                    miss.table, q, v, 0, limit, body, 0, size, answer.question, answer.rcode, answer.answers,
-                    answer.authorities, answer.additionals, size, len(answer.ttls), size + len(ttls),
-                    len(answer.pointers), 0,
-                )  # fmt: skip
-            r.set_revision(self.revision.encode())
-        if r.rcode == RCODE_SERVFAIL:
-            self.count(COUNT_SERVFAIL)
-        elif r.rcode == RCODE_NXDOMAIN:
-            self.count(COUNT_NXDOMAIN)
-        if r.truncated:
-            self.count(COUNT_TRUNCATED)
-        if miss.table is not self.table:
-            # Numbers of a table that is gone: better no name than another rule's.
-            v.rule = v.listed = -1
-            v.guard = v.owner = 0
-            v.zone = -1
-        self.record(q, r.rcode, 1 if miss.fd < 0 else 0, 0, max(0, self.mono_ms - miss.started_ms) * 1000)
-        if miss.fd < 0:
-            length = self.kept(q, r, length)
-        return bytes(memoryview(r.out_buffer)[:length])
-
-    def overdue(self, miss: Miss, failed: bool) -> bytes | None:
-        """The answer to a miss from what is past its time; None when there is none (RFC 8767).
-
-        Decided by the table that is live now. `failed`: nobody had a newer one; then it serves others, too, for 30 s.
-        """
-        q: Query = self.stream_query
-        r: Responder = self.stream_responder
-        buf = memoryview(q.buf)
-
-        if self.stale_s == 0:
-            return None
-        buf[: len(miss.packet)] = miss.packet
-        query_module.set_client(q, miss.client)
-        self.late = 2 if failed else 1
-        self.landing = 1
-        self.latency_us = max(0, self.mono_ms - miss.started_ms) * 1000
-        try:
-            length = self.handle(q, r, 0, len(miss.packet), 0, _STREAM if miss.fd < 0 else 0)
-        finally:
-            self.late = self.landing = 0
-        if length > 0 and miss.fd < 0:
-            length = self.kept(q, r, length)
-        return bytes(memoryview(r.out_buffer)[:length]) if length >= 0 else None
-
-    def send(self, miss: Miss, wire: bytes) -> None:
-        """Send a later answer over UDP, from the address that was asked."""
-        if wire and not self.socket_batch.reply(miss.fd, miss.peer, miss.control, wire):
-            self.count(COUNT_SEND_ERRORS)

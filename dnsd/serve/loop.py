@@ -13,7 +13,7 @@ from dnsd.serve.batch import Poll
 
 Ready = Callable[[int, int], None]  # descriptor, events
 
-# What a descriptor is, for who waits on `Loop.poll` without asking for functions (`FlightPath.serve`).
+# What a descriptor is, for who waits on `Loop.poll` without asking for functions (`Rounds.serve`).
 OTHER, CLIENTS, UPSTREAM = 0, 1, 2
 
 

@@ -79,7 +79,8 @@ def test_stores_replace() -> None:
     put(cache, "a.example", ttl=600)
 
     assert get(cache, "a.example", now=NOW + 599)
-    assert cache.forget(names.from_text("a.example"), hashed(names.from_text("a.example")), 1, 0, 1)
+    (at,) = cache.entries(names.from_text("a.example"))
+    assert cache.drop(at)
     assert not get(cache, "a.example")
 
 

@@ -123,7 +123,7 @@ def main() -> int:
     """The node's program."""
     from dnsd.serve import log, supervisor, worker
     from dnsd.serve.agent import Inherited
-    from dnsd.serve.flightpath import FlightPath
+    from dnsd.serve.rounds import Rounds
 
     folder = pathlib.Path(sys.argv[1])
     document = json.loads((folder / "settings.json").read_text())
@@ -133,7 +133,7 @@ def main() -> int:
     def hotpath(slot: int, *rest: Any) -> Any:
         if (folder / f"crash-{slot}").exists():
             os._exit(3)
-        return FlightPath(slot, *rest)
+        return Rounds(slot, *rest)
 
     log.setup(human=False)
     programs = supervisor.Programs(agent=agent, inherited=Inherited, hotpath=hotpath)

@@ -16,7 +16,7 @@ import pytest
 
 from dnsd.contract import codes, query
 from dnsd.contract.cookies import Cookies
-from tests.serve.test_hotpath import Bench
+from tests.serve.test_hotpath import NOW_MS, Bench
 
 SECRET = bytes.fromhex("e5e973e5a6b2a43f48e7dc849e37bfcf")
 
@@ -173,3 +173,12 @@ def test_another_address_is_not_held_back(bench: Bench) -> None:
         flags = [dns.message.from_wire(bench.client.recv(512)).flags & dns.flags.TC for _ in range(3)]
         assert [bool(flag) for flag in flags] == [False, False, True]
         assert dns.message.from_wire(other.recv(512)).answer
+
+
+def test_a_late_answer_brings_a_cookie_of_now(bench: Bench) -> None:
+    """An answer that an upstream gave after the batch: its cookie is taken next time."""
+    sent = dns.message.make_query("far.example.com", "A", use_edns=0, options=[dns.edns.GenericOption(10, b"12345678")])
+    miss = bench.miss(sent)
+    answer = dns.message.from_wire(bench.hot.finish(miss, dns.message.make_response(sent).to_wire()))
+    (cookie,) = [option.to_wire() for option in answer.options if option.otype == 10]
+    assert Cookies(SECRET).valid(asked("127.0.0.1", cookie.hex()), NOW_MS // 1000)

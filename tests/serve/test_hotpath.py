@@ -19,7 +19,7 @@ import pytest
 from controller.compiler import compile_table
 from controller.ruleset import Forward, Guard, Protection, Record, Redirection, Server
 from dnsd.contract import codes, facts
-from dnsd.serve.hotpath import HotPath, Miss
+from dnsd.serve.latepath import LatePath, Miss
 from tests.contract import rulesets
 from tests.contract.rulesets import N, where
 from tests.contract.test_answer import office
@@ -34,7 +34,7 @@ class Bench:
     def __init__(self, *, table: bool = True) -> None:
         self.counters = memoryview(bytearray(8 * codes.COUNTERS)).cast("Q")
         self.ring = bytearray(64 + 320 * 16)
-        self.hot = HotPath(0, self.counters, self.ring, bytearray(1 << 18), "box")
+        self.hot = LatePath(0, self.counters, self.ring, bytearray(1 << 18), "box")
         self.hot.clock(1000, NOW_MS)
         self.server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.server.bind(("127.0.0.1", 0))
