@@ -68,7 +68,8 @@ def extensions() -> list[Extension]:
     except ImportError:
         say("Cython is not installed")
         return []
-    # Every buffer here has one dimension (the compiler wants one more); room for eight makes a memoryview of 208 bytes, copied at each call.
+    # Every buffer here has one dimension (the compiler wants one more); room for eight makes a memoryview of 208
+    # bytes, copied at each call.
     Options.buffer_max_dims = 2
     modules = [
         Extension(".".join(path.with_suffix("").parts), [str(path)], extra_compile_args=flags(path), depends=depends(path))

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from controller import broker_keys
+from controller.broker_caches import CommandRefused, ask
 from controller.broker_events import Events
 from controller.broker_listen import BrokerError, address, bind_problem
 from controller.broker_peer import Limits, Peer
@@ -33,15 +34,10 @@ Report = Callable[[str, dict[str, int], list[dict[str, Any]], list[dict[str, Any
 Command = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]] | dict[str, Any]]
 
 _WATCH_S = 0.25
-_CACHE_S = 5.0  # how long a node may take to ask its workers
 _KNOWN_NODES = 256
 
 
 __all__ = ["Broker", "BrokerError", "CommandRefused"]
-
-
-class CommandRefused(Exception):
-    """An `on_command` callback raises it: the operator gets the text."""
 
 
 class Broker:
@@ -393,7 +389,7 @@ class Broker:
         arguments = {name: value for name, value in frame.message.items() if name != "verb"}
         try:
             if verb == "cache":
-                peer.write(peer.codec.answer(messages.COMMAND_OK, frame.id, await self._caches(arguments)))
+                peer.write(peer.codec.answer(messages.COMMAND_OK, frame.id, await ask(self._nodes, arguments)))
                 return
             if self._on_command is None:
                 raise CommandRefused("this broker has no controller behind it")
@@ -407,27 +403,6 @@ class Broker:
             text = {"code": "internal", "message": f"{verb} failed: {error!r}"[:1000], "fatal": False}
             answer = peer.codec.answer(messages.ERROR, frame.id, text)
         peer.write(answer)
-
-    async def _caches(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """What the nodes' workers hold for a name, or that they have forgotten it; raises CommandRefused."""
-        ask = {"op": "show", "name": "", "type": "", "below": False, **arguments}
-        wanted = ask.pop("node", "")
-        nodes = [node for node in self._nodes.values() if not wanted or node.name == wanted]
-        there = [(node.name, node.peer) for node in nodes if node.peer is not None]
-        if not there:
-            known = ", ".join(sorted(self._nodes)) or "none has ever been"
-            who = f"node {wanted} is not" if wanted else "no node is"
-            raise CommandRefused(f"{who} connected (known: {known})")
-        answers = await asyncio.gather(
-            *(peer.ask(messages.CACHE, ask, _CACHE_S) for _, peer in there), return_exceptions=True
-        )
-        rows = []
-        for (name, _), answer in zip(there, answers, strict=True):
-            if isinstance(answer, Frame):
-                rows.append({"node": name, "workers": answer.message["workers"]})
-            else:
-                rows.append({"node": name, "workers": [], "error": str(answer) or "it did not answer in time"})
-        return {"verb": "cache", "nodes": rows}
 
     # --- observers --------------------------------------------------------------------------------------------------
 

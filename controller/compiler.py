@@ -241,7 +241,7 @@ class _Policy:
             listset_words += [sets.number(found)] * 2
         node_offsets = array("I", (self.offsets[name] for name in self.nodes))
         slots, seed = index.build(self.name_bytes, node_offsets, 0, array("I", range(1, len(self.nodes) + 1)))
-        names_digest = self.named.data[layout.H_DIGEST : layout.H_DIGEST + 32]
+        names_digest = bytes(self.named.data[layout.H_DIGEST : layout.H_DIGEST + 32])
         sections: dict[int, tuple[bytes, int]] = {
             layout.SECTION_INDEX: (slots, len(self.nodes)),
             layout.SECTION_NODES: (words(node_words), len(self.nodes)),

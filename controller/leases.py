@@ -219,9 +219,13 @@ def _lease(event: Mapping[str, Any], now_ms: int) -> Lease:
     """A lease of which this is the last word, heard at `now_ms` at the latest."""
     lifetime = event.get("lifetime", 0)
     return Lease(
-        event["source"], event["reason"], *(tuple(event.get(key, ())) for key in ("new", "dns", "search")),
+        event["source"],
+        event["reason"],
+        tuple(event.get("new", ())),
+        tuple(event.get("dns", ())),
+        tuple(event.get("search", ())),
         ends_ms=min(event.get("at", now_ms), now_ms) + 1000 * lifetime if lifetime else 0,
-    )  # fmt: skip
+    )
 
 
 def _addresses(leases: Mapping[str, Lease], touched: set[str]) -> list[str]:

@@ -142,7 +142,8 @@ class FolderReader:
             digest.update(f"{self._below(shown)}\0{hashlib.sha256(data).hexdigest()}\n".encode())
         kept: dict[tuple[str, str], bytes] = {}
         self.referenced = set(source.references(files))
-        self._lists = {path: kept for path, kept in self._lists.items() if path in {self.real(*reference) for reference in self.others}}
+        wanted = {self.real(*reference) for reference in self.others}
+        self._lists = {path: kept for path, kept in self._lists.items() if path in wanted}
         for reference in self.others:
             try:
                 kept[reference], mark = self._list(self.real(*reference))

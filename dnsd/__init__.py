@@ -14,8 +14,8 @@ import sys
 __version__ = "0.1.0"
 
 if os.environ.get("NEXORALDNS_INTERPRETED") == "1":
+    from collections.abc import Sequence
     from importlib.machinery import FileFinder, ModuleSpec, SourceFileLoader
-    from typing import Sequence
 
     class _SourceOnly:
         """A path finder for `dnsd.*` that does not see compiled extension modules."""
@@ -31,4 +31,4 @@ if os.environ.get("NEXORALDNS_INTERPRETED") == "1":
                     return spec
             return None
 
-    sys.meta_path.insert(0, _SourceOnly)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _SourceOnly)

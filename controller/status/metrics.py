@@ -14,7 +14,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from controller.status.view import instant, mapping, ready, rows, whole
+from controller.status.values import instant, mapping, rows, whole
+from controller.status.view import ready
 from dnsd.contract import codes
 
 # Counters that belong together become one metric with a label: counter → (metric, label, value).

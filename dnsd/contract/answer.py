@@ -48,7 +48,6 @@ if not cython.compiled:
         TYPE_OPT,
         TYPE_SOA,
     )
-    from dnsd.contract.cookies import Cookies
     from dnsd.contract.factsview import FactsView
     from dnsd.contract.layout import (
         ENTRY_COUNTS,

@@ -7,7 +7,7 @@ where bounds are kept. Raises IndexError for a range that leaves its buffer.
 import cython
 
 if cython.compiled:
-    from cython.cimports.libc.string import memcmp, memmove  # type: ignore[import-not-found]
+    from cython.cimports.libc.string import memcmp, memmove
 
 
 def copy(

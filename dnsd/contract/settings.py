@@ -326,9 +326,10 @@ def _assemble(values: dict[str, Any], base: str) -> Settings:
         ),
         user=values.get("user"),
         status=StatusSettings(
-            values.get("status.listen", "127.0.0.1:8053"), values.get("status.trace", True),
+            values.get("status.listen", "127.0.0.1:8053"),
+            values.get("status.trace", True),
             values.get("status.hosts", ()),
-        ),  # fmt: skip
+        ),
         state=state,
         allow=values.get("allow", PRIVATE),
         resolver=ResolverSettings(**resolver),

@@ -192,7 +192,6 @@ class Reader:
         start: cython.int
         section: cython.int
         count: cython.int
-        k: cython.int
         n: cython.int
         rtype: cython.int
         rdata: cython.int
@@ -326,7 +325,6 @@ class Reader:
     ) -> cython.int:
         """Note the pointers in rdata; 0, or `fault`."""
         pattern: cython.int = 0
-        k: cython.int
 
         if rtype < 64:
             pattern = self.patterns[rtype]
@@ -351,7 +349,7 @@ class Reader:
         """Copy octets of the packet; both ranges are checked once."""
         data = self.data
         k: cython.int
-        if first < 0 or last < first or last > buf.shape[0] or where + last - first > data.shape[0]:
+        if first < 0 or last < first or last > buf.shape[0] or where + last - first > data.shape[0]:  # type: ignore[index]
             raise IndexError
         with cython.boundscheck(False):
             for k in range(last - first):

@@ -98,8 +98,9 @@ class Agent:
         self._provenance: dict[int, telemetry.Provenance] = {}
         self._rings: list[telemetry.RingReader] = []
         self._unread = 0
-        self._addresses = Addresses(self._on_addresses, self._queries, lambda: self._workers.running(), self._log)
-        self._workers = Workers(
+        # The workers come after the addresses that they are told: who runs is asked when it matters.
+        self._addresses = Addresses(self._on_addresses, self._queries, lambda: self._workers.running(), self._log)  # noqa: PLW0108
+        self._workers: Workers = Workers(
             inherited.workers, self._shared, lambda: self._current, self._log, listening=self._addresses.listening,
             cached=self._cached,
         )  # fmt: skip

@@ -23,6 +23,8 @@ LINE_OUT = 320
 _NAME = 28
 _CONTROL = 64
 
+__all__ = ["COMPILED", "Batch", "Lines", "Poll", "load", "store"]
+
 _PKTINFO4 = 8  # IP_PKTINFO; Python 3.11 has no name for it
 
 
@@ -290,14 +292,10 @@ def _store(words: memoryview, index: int, value: int) -> None:
 try:
     if os.environ.get("NEXORALDNS_INTERPRETED") == "1":
         raise ImportError("interpreted on request")
-    from dnsd.serve._batch import Batch as Batch
-    from dnsd.serve._batch import Lines as Lines
-    from dnsd.serve._batch import Poll as Poll
-    from dnsd.serve._batch import load as load
-    from dnsd.serve._batch import store as store
+    from dnsd.serve._batch import Batch, Lines, Poll, load, store
 
     COMPILED = True
 except ImportError:
-    Batch, Lines, Poll = PythonBatch, PythonLines, PythonPoll  # type: ignore[misc,assignment]
+    Batch, Lines, Poll = PythonBatch, PythonLines, PythonPoll
     load, store = _load, _store
     COMPILED = False

@@ -28,7 +28,7 @@ SLOTS_A_MESSAGE = 32  # two descriptors each; the kernel takes 253 in one messag
 # send(slot, message, descriptors) hands a message to the slot's worker; False when it must be tried again.
 Send = Callable[[int, dict[str, Any], Sequence[int]], bool]
 # tell(message) informs the agent.
-Tell = Callable[[dict[str, Any]], None]
+Tell = Callable[[dict[str, Any]], object]
 
 
 @dataclasses.dataclass(slots=True)

@@ -8,6 +8,8 @@ truncation, a failing server, a forger) is handed with all that is known to the 
 `serve.flights`, which decide what to try next; which server is asked first is their decision too.
 """
 
+from typing import Any
+
 import cython
 
 if not cython.compiled:
@@ -28,8 +30,8 @@ if not cython.compiled:
     from dnsd.contract.query import Query
     from dnsd.resolve.message import Reader
     from dnsd.serve.flighttable import FlightTable
-    from dnsd.serve.latepath import LatePath
     from dnsd.serve.lanes import Lanes
+    from dnsd.serve.latepath import LatePath
 
 from dnsd.serve.batch import Lines
 from dnsd.serve.handoff import Handoff, Retry
@@ -80,8 +82,8 @@ class FlightPath(LatePath):
         self.route_turn = memoryview(bytearray(4 * _ROUTES)).cast("i")
         self.route_patience = memoryview(bytearray(4 * _ROUTES)).cast("i")
         self.handoff = Handoff(self)
-        self.chooser = None
-        self.proven = None
+        self.chooser: Any = None
+        self.proven: Any = None
         self.more = 0
         self.soonest = 0
         self.forget_routes()
@@ -183,7 +185,8 @@ class FlightPath(LatePath):
 
     def silent(self) -> list[object]:
         """Who was silent in a race since the last call."""
-        found, self.handoff.silent = self.handoff.silent, []
+        found: list[object] = list(self.handoff.silent)
+        self.handoff.silent = []
         return found
 
     def waited(self, j: int) -> int:

@@ -3,13 +3,15 @@
 Compiled by Cython with the types in `lanes.pxd`. Per server 128 places; the socket of a place is made
 when it is first drawn (the kernel gives it a random port) and retired after 60 s or 1,000 questions:
 a forger has to guess port and id (RFC 5452). Up to sixteen questions of one batch leave through what
-was drawn for the first of them, in one system call: for each of them the port is as random as before. A retired socket stays open until nobody waits for it.
+was drawn for the first of them, in one system call: for each of them the port is as random as before. A
+retired socket stays open until nobody waits for it.
 What is received on a socket and answers nothing that was asked is counted: a socket that gets too
 much of it is under attack.
 """
 
 import os
 import socket
+from typing import Any
 
 import cython
 
@@ -24,10 +26,10 @@ _RANDOM = 4096
 class Lanes:
     """The sockets of one worker, by number; `lines` sends and receives (`batch.Lines`)."""
 
-    def __init__(self, lines: object) -> None:
+    def __init__(self, lines: Any) -> None:
         self.lines = lines
-        size = lines.size  # type: ignore[attr-defined]
-        self.servers = [None] * POOLS
+        size = lines.size
+        self.servers: list[Any] = [None] * POOLS  # address and port of each pool in use
         self.size = size
         self.place = memoryview(bytearray(4 * POOLS * PLACES)).cast("i")
         self.owner = memoryview(bytearray(4 * size)).cast("i")

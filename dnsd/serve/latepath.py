@@ -41,7 +41,7 @@ class Miss:
 
     __slots__ = (
         "cd", "client", "control", "do", "fd", "generation", "key", "label", "list", "mark", "owner_entry", "packet", "peer",
-        "qclass", "qtype", "rd", "route", "rule", "sname", "started_ms", "table", "token", "verdict", "revision",
+        "qclass", "qtype", "rd", "revision", "route", "rule", "sname", "started_ms", "table", "token", "verdict",
     )  # fmt: skip
 
 

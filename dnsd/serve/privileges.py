@@ -79,7 +79,7 @@ def _state_directory(state: str, entry: pwd.struct_passwd | None) -> None:
                 # A root's controller was here first. The user's group may add its own files beside root's; the
                 # sticky bit keeps it from moving those away.
                 os.chown(state, -1, entry.pw_gid)
-                os.chmod(state, os.stat(state).st_mode & 0o7777 | 0o1070)
+                os.chmod(state, os.stat(state).st_mode & 0o7777 | 0o1070)  # noqa: S103
             return
         if entry is not None and os.geteuid() == 0:
             os.chown(state, entry.pw_uid, entry.pw_gid)

@@ -16,7 +16,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from controller import subject
-from controller.status import view
+from controller.status import values, view
 from controller.status.app import create
 from dnsd.contract import codes, settings
 
@@ -320,7 +320,7 @@ def test_missing_page_says_where_to_go() -> None:
 )  # fmt: skip
 def test_times_in_any_form(value: object, text: str) -> None:
     """RFC 3339, seconds and milliseconds are read alike; nonsense is nothing."""
-    assert view.when(value, NOW).text == text
+    assert values.when(value, NOW).text == text
 
 
 def test_page_explains_the_live_table(tmp_path: pathlib.Path) -> None:

@@ -59,7 +59,18 @@ def test_places() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [b"\xc0\x00", b"\xc0\x02\xc0\x00", b"\x01a\xc0\x02", b"\x40a", b"\x3f", b"\x01a", b"\xc0", b"", b"\x3f" + b"a" * 63 + b"\xc0\x00"]
+    "name",
+    [
+        b"\xc0\x00",
+        b"\xc0\x02\xc0\x00",
+        b"\x01a\xc0\x02",
+        b"\x40a",
+        b"\x3f",
+        b"\x01a",
+        b"\xc0",
+        b"",
+        b"\x3f" + b"a" * 63 + b"\xc0\x00",
+    ],
 )
 def test_bad_names(name: bytes) -> None:
     """Loops, forward pointers, unknown label kinds and names that end nowhere are FormErrors."""

@@ -253,7 +253,7 @@ def test_decisions_in_the_ring(bench: Bench) -> None:
     """Each decision leaves who asked what, who decided, and under which generation."""
     bench.ask(query("x.ads.example"), query("printer.office.example", "AAAA"))
     assert struct.unpack_from("<Q", bench.ring, 0) == (2,)
-    seq, wall, client, qtype, stage, action, rcode, tcp, hit, number, listed, place, latency, generation = (
+    seq, wall, client, qtype, stage, action, rcode, tcp, hit, number, listed, _, _, generation = (
         struct.unpack_from("<QQ16sHBBHBBIIIIQ", bench.ring, 64)
     )
     assert (seq, wall, client, qtype) == (1, NOW_MS, facts.packed("127.0.0.1"), 1)
