@@ -4,7 +4,7 @@
 
 Invariants. A message parses or raises FormError. A question ends, within its budget, with a response that parses or a
 failure that says why. A server of `evil.` makes nothing be remembered of names that are not at or below `evil.`.
-What breaks one is printed with its seed; `--seed` plays it again.
+Those of signed zones are in `fuzz_signed`. What breaks one is printed with its seed; `--seed` plays it again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dnsd.resolve.forwarder import Ask, Reply
 from dnsd.resolve.message import FormError, read, records
 from dnsd.resolve.rrcache import Denial
 from dnsd.resolve.rrsets import RRset, at_or_below, parse
+from tests.resolve import fuzz_signed
 from tests.resolve.world import World, Zone, absolute, record
 
 EVIL = names.from_text("evil")
@@ -226,6 +227,11 @@ def message(seed: int) -> None:
     codes.rcode_name(wire[3] & 15 if len(wire) > 3 else 0)
 
 
+def on_the_wire(seed: int) -> None:
+    """Somebody between us and the servers of signed zones."""
+    fuzz_signed.on_the_wire(seed, mutated)
+
+
 def seeds(first: int, seconds: float) -> Iterator[int]:
     """Seeds for so long."""
     until = time.monotonic() + seconds
@@ -236,16 +242,17 @@ def seeds(first: int, seconds: float) -> Iterator[int]:
 
 def run(seconds: float, first: int) -> tuple[int, int]:
     """Play for so long; how many behaviours and messages. AssertionError names the seed."""
-    played = 0
+    behaviours = messages = 0
     for seed in seeds(first, seconds):
-        for what in (behaviour, *(message,) * 4):
-            number = seed if what is behaviour else seed * 4 + played % 4
+        cheap = [(what, 4 * seed + i) for what in (behaviour, message) for i in range(4)]
+        for what, number in (*cheap, (on_the_wire, seed), (fuzz_signed.trap, seed)):
             try:
                 what(number)
             except Exception as error:
                 raise AssertionError(f"{what.__name__}({number}): {type(error).__name__}: {error}") from error
-        played += 1
-    return played, played * 4
+        behaviours += 6
+        messages += 4
+    return behaviours, messages
 
 
 def main() -> int:
