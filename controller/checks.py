@@ -6,16 +6,19 @@ because a list changes without a commit.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Iterable, Iterator, Sequence
 
 from controller import lint
+from controller.classes import flatten
 from controller.diagnostics import Diagnostic, found, in_order
 from controller.ruleset import (
     BELOW,
     EXACT,
     LIST,
     SELF_AND_BELOW,
+    Forward,
     Record,
     Rule,
     RuleSet,
@@ -205,9 +208,29 @@ def _circles(ruleset: RuleSet) -> Iterator[Diagnostic]:
 # --- what can never be reached ----------------------------------------------------------------------------------------
 
 
+def _two_groups(ruleset: RuleSet, forward: Forward) -> Iterator[Diagnostic]:
+    """Clients that are in two groups with different servers for the same names: nothing would say which ones to ask."""
+    said: set[tuple[str, ...]] = set()
+    variants = {variant.group: variant for variant in forward.variants}
+    for members in flatten(ruleset.groups).members if len(variants) > 1 else ():
+        mine = [variants[name] for name in members if name in variants]
+        if any(ruleset.groups[variant.group].client for variant in mine):
+            continue  # its own entry counts more
+        different = {dataclasses.replace(variant, group="", where=forward.where) for variant in mine}
+        key = tuple(variant.group for variant in mine)
+        if len(different) > 1 and key not in said:
+            said.add(key)
+            one, other = mine[0], mine[1]
+            name = names.to_text(forward.name)
+            words = f"clients in both {one.group!r} and {other.group!r} have two forward entries for {name}"
+            help = "let the groups have no member in common, write the same servers, or name the client itself"
+            yield found("E026", words, one.where, help, [(other.where, "the other one")])
+
+
 def _forwards(ruleset: RuleSet, rules: Iterable[Rule]) -> Iterator[Diagnostic]:
     listed = list(rules)
     for forward in ruleset.forwards.values():
+        yield from _two_groups(ruleset, forward)
         zone = _owner_zone(ruleset, forward.name)
         name = names.to_text(forward.name)
         if zone is not None and zone.name == forward.name:

@@ -151,6 +151,7 @@ class _Policy:
         self.ordered: list[Rule] = [rules.rules[name] for name in sorted(rules.rules)]
         self.forwards: list[Forward] = [rules.forwards[name] for name in sorted(rules.forwards, key=names.order)]
         self.route_numbers = {forward.name: number for number, forward in enumerate(self.forwards)}
+        self.routes = [*self.forwards, *(variant for forward in self.forwards for variant in forward.variants)]
         self.zones = own_zones(rules)
         self.special = special_names()
         self.classes: Classes = flatten(rules.groups)
@@ -352,7 +353,7 @@ class _Policy:
         routes: list[int] = []
         servers: list[bytes] = []
         infos: list[int] = []
-        for forward in self.forwards:
+        for forward in self.routes:
             kind = layout.KIND_RECURSE if forward.recurse else layout.KIND_DHCP if forward.dhcp else layout.KIND_FORWARD
             strategy = layout.STRATEGIES.index(forward.strategy)
             routes += [
@@ -363,12 +364,33 @@ class _Policy:
                 packed = server.address.packed
                 mapped = b"\x00" * 10 + b"\xff\xff" + packed if len(packed) == 4 else packed
                 servers.append(words([server.address.version, server.port]) + mapped)
-            infos += [self.where(forward.where), 0]
-        return {
-            layout.SECTION_ROUTES: (words(routes), len(self.forwards)),
+            infos += [self.where(forward.where), self.strings.number(forward.group) + 1 if forward.group else 0]
+        sections = {
+            layout.SECTION_ROUTES: (words(routes), len(self.routes)),
             layout.SECTION_SERVERS: (b"".join(servers), len(servers)),
-            layout.SECTION_ROUTE_INFO: (words(infos), len(self.forwards)),
+            layout.SECTION_ROUTE_INFO: (words(infos), len(self.routes)),
         }
+        classes = self._route_classes()
+        if classes:
+            sections[layout.SECTION_ROUTE_CLASSES] = (words(classes), len(classes) // layout.ROUTE_CLASS_WORDS)
+        return sections
+
+    def _route_classes(self) -> list[int]:
+        """Which route stands in for which, by client class: a client's own counts more than its group's."""
+        out: list[int] = []
+        at = len(self.forwards)
+        for number, forward in enumerate(self.forwards):
+            chosen: dict[int, int] = {}
+            numbered = [(variant, at + place) for place, variant in enumerate(forward.variants)]
+            at += len(forward.variants)
+            numbered.sort(key=lambda item: (not self.rules.groups[item[0].group].client, item[0].group))
+            for variant, route in numbered:
+                mask = self.classes.mask((variant.group,), ())
+                for client_class in range(len(self.classes.members)):
+                    if mask >> client_class & 1:
+                        chosen.setdefault(client_class, route)
+            out += [word for c in sorted(chosen) for word in (number + 1, c, chosen[c] + 1)]
+        return out
 
     def _group_sections(self) -> dict[int, tuple[bytes, int]]:
         ordered = sorted(self.rules.groups)

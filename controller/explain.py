@@ -264,6 +264,7 @@ def result(outcome: Outcome) -> str:
         servers = ", ".join(outcome.servers) or outcome.route.kind
         servers += f": {', '.join(words)}" if words else ""
         route = f"forward {outcome.route.name} ({servers})" if outcome.servers else servers
+        route += f" for {outcome.route.group}" if outcome.route.group else ""
     if outcome.stage == "client":
         return "refuse -> REFUSED: the client is not in the node's `allow` setting"
     if outcome.action == "drop":

@@ -99,9 +99,10 @@ def _wins(a: Rule, by: Pattern, b: Rule, pattern: Pattern) -> bool:
 
 
 def unused(ruleset: RuleSet, tests: Sequence[RuleTest]) -> Iterator[Diagnostic]:
-    """Groups, schedules and lists that no rule uses."""
+    """Groups, schedules and lists that no rule uses (groups: and no forward entry)."""
     rules = ruleset.rules.values()
     people = {name for rule in rules for name in (*rule.applies, *rule.exempts)}
+    people.update(variant.group for forward in ruleset.forwards.values() for variant in forward.variants)
     schedules = {rule.schedule for rule in rules}
     used = {p.value for rule in rules for p in rule.patterns if p.kind == LIST}
     used.update(name for test in tests for name in test.given)

@@ -171,7 +171,7 @@ def routes(info: TableInfo) -> dict[str, tuple[str, str]]:
         if route.kind == "forward":
             servers = ", ".join(server_text(*server) for server in route.servers)
             text = f"{servers} ({route.strategy}, {route.timeout_ms} ms{', dnssec' if route.dnssec else ''})"
-        out[route.name] = (text, route.where)
+        out[f"{route.name} for {route.group}" if route.group else route.name] = (text, route.where)
     return out
 
 

@@ -12,20 +12,18 @@ import os.path
 from collections.abc import Sequence
 
 from controller import documents as documents_module
-from controller import expectations, lists, members, people, protection, zones
+from controller import expectations, forwards, lists, members, people, protection, zones
 from controller.diagnostics import Diagnostic, did_you_mean
 from controller.documents import MAPPING, SCALAR, SEQUENCE, Document, Node
 from controller.domains import DomainError
 from controller.domains import name as domain_name
 from controller.domains import pattern as domain_pattern
 from controller.gather import Gathered, text
-from controller.members import MemberError
 from controller.ruleset import (
     EXACT,
     LIST,
     Address,
     Defaults,
-    Forward,
     ListText,
     NameList,
     Pattern,
@@ -34,7 +32,6 @@ from controller.ruleset import (
     Rule,
     RuleSet,
     RuleTest,
-    Server,
     Snapshot,
     Zone,
 )
@@ -42,7 +39,6 @@ from dnsd.contract import codes, names
 
 RULE_TTL = 10  # of answers that rules make, when nothing is written (DESIGN, section 4)
 _ACTIONS = {"block": codes.RULE_BLOCK, "allow": codes.RULE_ALLOW, "redirect": codes.RULE_REDIRECT}
-_MAX_TIMEOUT_S = 30.0
 
 
 def build(
@@ -61,14 +57,14 @@ def build(
     name_lists = {name: _list(g, snapshot, name, *entry) for name, entry in g.entries["lists"].items()}
     rules = [_rule(g, defaults, *entry) for entry in g.rules.values()]
     own = _zones(g, written_ttl if written_ttl is not None else zones.DEFAULT_TTL)
-    forwards = _forwards(g)
+    forwarded = forwards.build(g)
     ruleset = RuleSet(
         groups=dict(sorted(groups.items())),
         schedules=dict(sorted(schedules.items())),
         lists=dict(sorted(name_lists.items())),
         rules={rule.name: rule for rule in sorted((r for r in rules if r is not None), key=lambda r: r.name)},
         zones=dict(sorted(own.items())),
-        forwards=dict(sorted(forwards.items())),
+        forwards=dict(sorted(forwarded.items())),
         defaults=defaults,
         protection=protection.build(g),
     )
@@ -320,59 +316,4 @@ def _zones(g: Gathered, default_ttl: int) -> dict[bytes, Zone]:
         elif node.kind == MAPPING:
             keys[name] = key
             out[name] = zones.build(name, key.where, node, default_ttl, g.ttl, g.found)
-    return out
-
-
-def _forwards(g: Gathered) -> dict[bytes, Forward]:
-    out: dict[bytes, Forward] = {}
-    keys: dict[bytes, Node] = {}
-    for key, node in g.forwards:
-        try:
-            name = names.ROOT if key.text == "." else domain_name(key.text)
-        except DomainError as error:
-            g.add(error.code, error.message, key.where, error.help or 'everything else is written "."')
-            continue
-        if name in keys:
-            g.twice("forward entry", names.to_text(name), key, keys[name])
-            continue
-        keys[name] = key
-        upstreams = node.get("upstreams") if node.kind == MAPPING else node
-        servers: list[Server] = []
-        words = upstreams.strings() if upstreams is not None else ()
-        recurse, dhcp = ([item.text for item in words] == [word] for word in ("recurse", "dhcp"))
-        for item in () if recurse or dhcp else words:
-            try:
-                server = members.server(item.text)
-            except MemberError as error:
-                g.add(error.code, error.message, item.where, error.help)
-                continue
-            if server in servers:
-                g.add("W102", f"the server {item.text!r} is listed twice", item.where, "delete one")
-            else:
-                servers.append(server)
-        timeout = node.get("timeout") if node.kind == MAPPING else None
-        if recurse and timeout is not None:
-            g.add("E012", "a timeout says nothing about `recurse`", timeout.where, "delete it: each server is known")
-            timeout = None
-        strategy = node.get("strategy") if node.kind == MAPPING else None
-        if recurse and strategy is not None and strategy.text != "failover":
-            g.add("E012", "a strategy says nothing about `recurse`", strategy.where, "delete it: each server is known")
-        dnssec = node.get("dnssec") if node.kind == MAPPING else None
-        if recurse and dnssec is not None and dnssec.value is True:
-            help = "delete it: the node's settings say it (resolver.dnssec)"
-            g.add("E012", "`dnssec` says nothing about `recurse`", dnssec.where, help)
-        seconds = g.seconds(timeout) if timeout is not None else None
-        if timeout is not None and seconds is not None and not 0.05 <= seconds <= _MAX_TIMEOUT_S:
-            g.add("E012", f"a timeout of {timeout.text} is not useful", timeout.where, "write 50ms to 30s")
-            seconds = None
-        out[name] = Forward(
-            name,
-            key.where,
-            tuple(servers),
-            text(node, "strategy") or "failover",
-            2000 if seconds is None else round(seconds * 1000),
-            dnssec=dnssec is not None and dnssec.value is True,
-            recurse=recurse,
-            dhcp=dhcp,
-        )
     return out

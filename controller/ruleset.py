@@ -229,6 +229,8 @@ class Forward:
     dnssec: bool = False
     recurse: bool = False
     dhcp: bool = False
+    group: str = ""  # for whom this one is, of `variants`
+    variants: tuple[Forward, ...] = ()  # who is asked instead for members of a group or for a client, by its name
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

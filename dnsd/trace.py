@@ -1,26 +1,39 @@
 """The verb `trace`: resolve a name from the root with sockets of its own, and show each step.
 
-Nothing of a running node is used, only its settings: root hints, address families, minimisation and the rest.
+Of the node its settings are used (root hints, address families, minimisation and the rest), and its last table: names
+that are met on the way and are ours, or a forward entry's, are answered as the node would.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import ipaddress
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Generator
 
 from dnsd import tracing, tracing_svg
 from dnsd.contract import codes, names
+from dnsd.contract.facts import FLAG_SPECIAL_USE, Facts, encode, packed
+from dnsd.contract.factsview import FactsView
 from dnsd.contract.settings import Settings
 from dnsd.contract.special import special_names
+from dnsd.contract.table import Table, TableError
+from dnsd.contract.tableinfo import RouteInfo, TableInfo
+from dnsd.resolve.forwarded import Upstream as Over
 from dnsd.resolve.forwarder import Ask, Outcome, Reply
+from dnsd.resolve.realms import Realms
+from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.steps import Step
+from dnsd.resolve.upstreams import Servers
 from dnsd.serve.loop import Loop
-from dnsd.serve.recursion import resolver
+from dnsd.serve.realms import Belongings, Standing
+from dnsd.serve.recursion import over_forwarders, resolver
+from dnsd.serve.store import last_good
 from dnsd.serve.upstream import Upstream
 
 _HELP = """\
@@ -76,7 +89,9 @@ def run(settings: Settings, sname: bytes, qtype: int, trace: list[Step]) -> tupl
     resolving = resolver(settings, 1)
     resolving.cache.clock(time.time_ns() // 1_000_000_000)
     began_ms = _now_ms()
-    walk: Generator[Ask, Reply, Outcome] = resolving.resolve(sname, qtype, False, False, began_ms, trace)
+    walk: Generator[Ask, Reply, Outcome] = resolving.resolve(
+        sname, qtype, False, False, began_ms, trace, realms=_realms(settings)
+    )
     replies: list[Reply] = []
     try:
         ask = next(walk)
@@ -94,6 +109,27 @@ def run(settings: Settings, sname: bytes, qtype: int, trace: list[Step]) -> tupl
     finally:
         upstream.close()
         loop.close()
+
+
+def _realms(settings: Settings) -> Realms | None:
+    """What the node's last table says of names on the way, to a client on this machine; None without a table."""
+    blobs = last_good(os.path.join(settings.state, "tables"))
+    if blobs is None:
+        return None
+    try:
+        table = Table(*blobs)
+    except TableError:
+        return None
+    make = over_forwarders(settings, 1)
+    known = Servers(secrets.randbelow)
+
+    def over(route: RouteInfo) -> Resolver:
+        made = make(Over(route.servers, route.timeout_ms, route.strategy, known, route.dnssec))
+        made.cache.clock(time.time_ns() // 1_000_000_000)
+        return made
+
+    standing = Standing(table, FactsView(encode(Facts(flags=FLAG_SPECIAL_USE))), TableInfo(table))
+    return functools.partial(Belongings(standing, functools.cache(over)).realm, packed("127.0.0.1"))
 
 
 def _now_ms() -> int:

@@ -141,7 +141,8 @@ def step_values(step: Step) -> dict[str, object]:
     if step.kind == steps.ASK:
         values["zone"] = names.to_text(step.zone)
         values["server"] = {
-            "name": names.to_text(step.server_name), "address": step.server[0] if step.server else "",
+            "name": names.to_text(step.server_name) if step.server_name else "",
+            "address": step.server[0] if step.server else "",
             "transport": step.transport,
         }  # fmt: skip
         values["rtt_ms"] = step.rtt_ms if step.rtt_ms >= 0 else None

@@ -93,6 +93,15 @@ def tree(trace: Iterable[Step]) -> list[Node]:
                 (zones[-1].below if zones else open_names[depth].below).append(node)
                 zones.append(node)
             zones[-1].below.append(_question(step, forged))
+        elif step.kind == steps.FORWARDED:
+            # Its servers stand where the zones on the way down would: they were asked for the whole name.
+            words = [(STRONG, f"forward {step.text}"), (DIM, " by the rules, not from the root")]
+            node = Node(ZONE, words, zone=names.ROOT)
+            open_names[depth].below.append(node)
+            path[depth] = [node]
+        elif step.kind == steps.OWN:
+            line = [(GOOD, "answered here"), (DIM, f" own zone {step.text}")]
+            open_names[depth].below.append(Node(REMARK, line, list(_records(step.rrsets, GOOD)), tone=GOOD))
         elif step.kind == steps.CACHED:
             open_names[depth].below.append(_known(step))
         elif step.kind == steps.VALIDATED:
@@ -137,7 +146,8 @@ def _zone(zone: bytes, trust: Step | None) -> Node:
 
 
 def _question(step: Step, forged: Collection[tuple[bytes, int]]) -> Node:
-    server = f"{names.to_text(step.server_name)} {step.server[0] if step.server else ''}"
+    called = f"{names.to_text(step.server_name)} " if step.server_name else ""
+    server = called + (step.server[0] if step.server else "")
     over = " over TCP" if step.transport == "tcp" else ""
     took = f"{step.rtt_ms} ms" if step.rtt_ms >= 1 else "under 1 ms" if step.rtt_ms == 0 else f"… {step.took_ms} ms"
     line: Line = [

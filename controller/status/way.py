@@ -27,7 +27,7 @@ _LARGEST = 4 << 20
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 _KEYS = (
     "negative_trust_anchors", "dnssec", "qname_minimisation", "case_randomisation", "priming", "special_use",
-    "use_ipv4", "use_ipv6", "query_localhost", "harden_glue", "edns_size",
+    "use_ipv4", "use_ipv6", "prefer", "query_localhost", "harden_glue", "edns_size",
 )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ class Way:
 
     def __init__(self, settings: Settings, words: tuple[str, ...] = (sys.executable, "-m", "dnsd")) -> None:
         self._words = words
-        self._resolver = json.dumps({"resolver": _resolver(settings.resolver)}).encode()
+        self._resolver = json.dumps({"resolver": _resolver(settings.resolver), "state": settings.state}).encode()
         self._times: collections.deque[float] = collections.deque()
         self._kept: dict[tuple[str, str], tuple[float, str]] = {}
         self._busy = asyncio.Lock()

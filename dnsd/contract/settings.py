@@ -73,7 +73,10 @@ class StatusSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ResolverSettings:
-    """For `recurse`. `root_hints`: "builtin", a path, or (name, addresses) pairs; `trust_anchors` likewise, texts."""
+    """For `recurse`. `root_hints`: "builtin", a path, or (name, addresses) pairs; `trust_anchors` likewise, texts.
+
+    `prefer`: "ipv4" or "ipv6", over which servers are asked that have both; "any" for the faster one.
+    """
 
     root_hints: str | tuple[tuple[str, tuple[str, ...]], ...] = "builtin"
     trust_anchors: str | tuple[str, ...] = "builtin"
@@ -85,6 +88,7 @@ class ResolverSettings:
     special_use: bool = True
     use_ipv4: bool = True
     use_ipv6: bool = True
+    prefer: str = "any"
     query_localhost: bool = False
     harden_glue: bool = True
     edns_size: int = 1232
@@ -100,7 +104,10 @@ class ResolverSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """`size_bytes` is for the whole node; `max_stale_s`: so long after its time an answer may be served (RFC 8767)."""
+    """`size_bytes` is for the whole node; `max_stale_s`: so long after its time an answer may be served (RFC 8767).
+
+    `persist`: what is known when the node stops is known when it starts again.
+    """
 
     size_bytes: int = 64 << 20
     min_ttl_s: int = 0
@@ -179,6 +186,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "resolver.special_use": values_of.truth,
     "resolver.use_ipv4": values_of.truth,
     "resolver.use_ipv6": values_of.truth,
+    "resolver.prefer": values_of.choice("any", "ipv4", "ipv6"),
     "resolver.query_localhost": values_of.truth,
     "resolver.harden_glue": values_of.truth,
     "resolver.edns_size": lambda value: values_of.whole(value, 512, 4096),
@@ -201,7 +209,6 @@ _SECTIONS = {path[:i] for path in _READERS for i, c in enumerate(path) if c == "
 # Settings that this version does not act on yet: what it does without, and the default, are accepted; else refused.
 NOT_BUILT: dict[str, tuple[object, ...]] = {
     "source.git.signatures.mode": ("off",),
-    "cache.persist": (False,),
     "querylog.privacy": ("full",),
 }
 
@@ -288,6 +295,9 @@ def _contradictions(
         problems.append((origin["cache.size"], "the cache needs at least 1MiB"))
     if not values.get("resolver.use_ipv4", True) and not values.get("resolver.use_ipv6", True):
         problems.append((origin["resolver.use_ipv6"], "use_ipv4 and use_ipv6 cannot both be false"))
+    preferred = values.get("resolver.prefer", "any")
+    if preferred != "any" and not values.get(f"resolver.use_{preferred}", True):
+        problems.append((origin["resolver.prefer"], f"{preferred} cannot be preferred while use_{preferred} is false"))
     return problems
 
 

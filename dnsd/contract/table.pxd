@@ -39,6 +39,8 @@ cdef class Table:
     cdef unsigned int owners
     cdef unsigned int zones
     cdef unsigned int routes
+    cdef unsigned int route_classes
+    cdef public unsigned int route_class_count
     cdef unsigned int answers
     cdef unsigned int clients4
     cdef unsigned int clients4_count
@@ -65,6 +67,7 @@ cdef class Table:
     cdef int find_node(self, Query q, int i) except? -2
     cdef int find_listset(self, Query q, int i) except? -2
     cdef unsigned int where_of(self, int rule, int guard, int owner, int zone) except? 0
+    cdef unsigned int route_for(self, unsigned int route, unsigned int client_class) except? 0
     cpdef int class_of(self, Query q) except? -1
     cdef unsigned int be32(self, Query q, int at) except? 0
     cdef int hash(self, Query q) except? -1

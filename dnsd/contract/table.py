@@ -15,12 +15,12 @@ if not cython.compiled:
         CLIENT4_WORDS,
         CLIENT6_WORDS,
         DIRECTORY_ENTRY,
+        HEADER_SIZE,
         H_DIGEST,
         H_MAJOR,
         H_MEANING,
         H_NAMES_DIGEST,
         H_SEED,
-        HEADER_SIZE,
         INDEX_HEAD,
         INDEX_LABELS_HI,
         INDEX_LABELS_LO,
@@ -35,6 +35,7 @@ if not cython.compiled:
         OWNER_INFO_WORDS,
         OWNER_NUMBER,
         PROTECT_INFO_WORDS,
+        ROUTE_CLASS_WORDS,
         RULE_INFO_WORDS,
         SECTION_ANSWERS,
         SECTION_CANDIDATES,
@@ -46,19 +47,20 @@ if not cython.compiled:
         SECTION_LISTSETS,
         SECTION_NAMES,
         SECTION_NODES,
-        SECTION_OWNER_INFO,
         SECTION_OWNERS,
+        SECTION_OWNER_INFO,
         SECTION_PROTECT,
         SECTION_PROTECT_INFO,
         SECTION_QTYPES,
         SECTION_ROUTES,
-        SECTION_RULE_INFO,
+        SECTION_ROUTE_CLASSES,
         SECTION_RULES,
+        SECTION_RULE_INFO,
         SECTION_SELF,
         SECTION_SETS,
         SECTION_TEXTS,
-        SECTION_ZONE_INFO,
         SECTION_ZONES,
+        SECTION_ZONE_INFO,
         ZONE_INFO_WORDS,
     )
     from dnsd.contract.octets import equal
@@ -154,6 +156,8 @@ class Table:
         self.owners = self.section[SECTION_OWNERS] // 4
         self.zones = self.section[SECTION_ZONES] // 4
         self.routes = self.section[SECTION_ROUTES] // 4
+        self.route_classes = self.section[SECTION_ROUTE_CLASSES] // 4
+        self.route_class_count = self.section_bytes[SECTION_ROUTE_CLASSES] // (4 * ROUTE_CLASS_WORDS)
         self.answers = self.section[SECTION_ANSWERS]
         self.clients4 = self.section[SECTION_CLIENTS4] // 4
         self.clients4_count = self.section_count[SECTION_CLIENTS4]
@@ -296,6 +300,24 @@ class Table:
         if zone >= 0 and self.zone_info:
             return self.words[self.zone_info + zone * ZONE_INFO_WORDS]
         return 0
+
+    def route_for(self, route: cython.uint, client_class: cython.uint) -> cython.uint:
+        """The route (number + 1) that stands in for this one for clients of this class; the same where none does."""
+        lo: cython.uint = 0
+        hi: cython.uint = self.route_class_count
+        mid: cython.uint
+        at: cython.uint
+
+        while lo < hi:
+            mid = (lo + hi) // 2
+            at = self.route_classes + mid * ROUTE_CLASS_WORDS
+            if self.words[at] == route and self.words[at + 1] == client_class:
+                return self.words[at + 2]
+            if self.words[at] < route or (self.words[at] == route and self.words[at + 1] < client_class):
+                lo = mid + 1
+            else:
+                hi = mid
+        return route
 
     def be32(self, q: Query, at: cython.int) -> cython.uint:
         """Four octets of the client's address as a number."""

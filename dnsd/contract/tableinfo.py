@@ -38,7 +38,7 @@ class RuleInfo:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RouteInfo:
-    """A forward entry: `kind` is forward, recurse or dhcp; servers are (address, port)."""
+    """A forward entry: `kind` is forward, recurse or dhcp; servers are (address, port). `group`: for whom; "" for all."""
 
     name: str
     where: str
@@ -47,6 +47,7 @@ class RouteInfo:
     strategy: str
     timeout_ms: int
     dnssec: bool
+    group: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -173,6 +174,7 @@ class TableInfo:
             packed = bytes(part[at + 8 : at + 24])
             address = ipaddress.IPv4Address(packed[12:]) if version == 4 else ipaddress.IPv6Address(packed)
             servers.append((str(address), port))
+        group = self._words(layout.SECTION_ROUTE_INFO)[(number - 1) * layout.ROUTE_INFO_WORDS + 1]
         kinds = {layout.KIND_FORWARD: "forward", layout.KIND_RECURSE: "recurse", layout.KIND_DHCP: "dhcp"}
         return RouteInfo(
             name=names.to_text(self.name_at(words[layout.ROUTE_NAME])),
@@ -182,6 +184,7 @@ class TableInfo:
             strategy=STRATEGIES[words[layout.ROUTE_STRATEGY]],
             timeout_ms=words[layout.ROUTE_TIMEOUT],
             dnssec=bool(words[layout.ROUTE_DNSSEC]),
+            group=self.string(group - 1) if group else "",
         )
 
     def owner_where(self, owner: int) -> str:

@@ -176,7 +176,6 @@ class Chain:
         """Fill `v` for the parsed question `q`; returns the action. Hashes `q` with the table's seeds."""
         own: cython.int
         mine: cython.uint = 0
-        at: cython.uint
 
         v.stage = STAGE_SHAPE
         v.action = q.fault
@@ -246,11 +245,41 @@ class Chain:
             v.label = v.special_label
             v.ttl = 10800
             return v.action
+        return self.routed(t, v)
+
+    def belongs(self, t: Table, f: FactsView, q: Query, v: Verdict) -> cython.int:
+        """Who has the word about a name that an answer from outside leads to; `v` is fresh, with its client's class.
+
+        As `decide`, without client and policy: nobody asks for this name, and `review` sees the whole answer. Returns
+        the action, in `v` as there; ACTION_NONE for a special-use name, which has no answer of ours behind an alias.
+        """
+        own: cython.int
+        mine: cython.uint = 0
+
+        v.facts = f
+        t.hash(q)
+        own = self.walk(t, f, q, v)
+        if t.own_ptr and own < 2 and f.is_own(q):
+            mine = t.own_ptr
+        if own or mine:
+            return self.local(t, f, q, v, own, mine)
+        v.zone = -1
+        if v.special != SPECIAL_NONE:
+            v.action = ACTION_NONE
+            return v.action
+        return self.routed(t, v)
+
+    def routed(self, t: Table, v: Verdict) -> cython.int:
+        """Leave the answer to the route in `v.route`."""
+        at: cython.uint
+
         v.stage = STAGE_ROUTE
         v.special = SPECIAL_NONE
         if v.route == 0:
             v.action = ACTION_SERVFAIL
             return v.action
+        if t.route_class_count:
+            v.route = t.route_for(v.route, v.client_class)
         at = t.routes + (v.route - 1) * ROUTE_WORDS
         v.action = ACTION_RECURSE if t.words[at + ROUTE_KIND] == KIND_RECURSE else ACTION_FORWARD
         return v.action
@@ -513,6 +542,8 @@ class Chain:
                     v.action = ACTION_ALIAS
                     v.target = t.words[entry + ENTRY_TARGET]
                     v.route = t.words[entry + ENTRY_ROUTE]
+                    if v.route and t.route_class_count:
+                        v.route = t.route_for(v.route, v.client_class)
                 return v.action
         v.action = ACTION_NODATA
         return v.action

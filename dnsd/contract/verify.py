@@ -193,6 +193,10 @@ def _verify_policy(parts: _Parts, listsets: int) -> None:
     for place in range(0, len(zones), layout.ZONE_WORDS):
         if zones[place + 1] + zones[place + 2] > len(answers) or zones[place] >= len(nodes) // layout.NODE_WORDS:
             parts.problems.append("a zone's SOA or name lies outside of its section")
+    triples = parts.words(layout.SECTION_ROUTE_CLASSES, layout.ROUTE_CLASS_WORDS)
+    keys = list(zip(triples[0::3], triples[1::3], strict=True))
+    if any(not 0 < number <= route_count for number in (*triples[0::3], *triples[2::3])) or keys != sorted(set(keys)):
+        parts.problems.append("routes for client classes lead to no route, or are out of order")
     for place in range(0, len(routes), layout.ROUTE_WORDS):
         last = routes[place + layout.ROUTE_SERVERS_FIRST] + routes[place + layout.ROUTE_SERVERS_COUNT]
         if last > len(servers) // layout.SERVER_WORDS or not _wire_name_fits(names, routes[place + layout.ROUTE_NAME]):

@@ -8,6 +8,7 @@ cdef class Config:
     cdef readonly bint priming
     cdef readonly bint use_ipv4
     cdef readonly bint use_ipv6
+    cdef readonly long long prefer
     cdef readonly bint query_localhost
     cdef readonly bint harden_glue
     cdef readonly long long edns_size

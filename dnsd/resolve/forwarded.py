@@ -27,12 +27,13 @@ _PROOFS = frozenset((codes.QTYPES["NSEC"], codes.QTYPES["NSEC3"]))
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Upstream:
-    """A forward entry's servers, and how they are asked."""
+    """A forward entry's servers, and how they are asked. `validated`: by us, so they hand over the data as it is."""
 
     servers: Sequence[Server]
     timeout_ms: int
     strategy: str
     known: Servers
+    validated: bool = True
 
 
 class Relay:
@@ -47,19 +48,24 @@ class Relay:
         question, upstream = self._question, self._upstream
         budget = question.budget
         asking = forward(
-            sname, qtype, codes.CLASS_IN, True, True, upstream.servers, upstream.timeout_ms, upstream.known,
-            budget.now_ms, upstream.strategy,
+            sname, qtype, codes.CLASS_IN, True, upstream.validated, upstream.servers, upstream.timeout_ms,
+            upstream.known, budget.now_ms, upstream.strategy,
         )  # fmt: skip
+        last: Ask | None = None
+        rtt_ms = 0
         try:
             ask = next(asking)
             while True:
                 left_ms = budget.ask(ask.timeout_ms)
+                if last is not None:
+                    self._note(last, sname, qtype, depth, rtt_ms, Finding("asked again"))
+                began_ms, last = budget.now_ms, ask
                 reply = yield dataclasses.replace(ask, timeout_ms=left_ms)
                 budget.now_ms = max(budget.now_ms, reply.now_ms)
-                question.note(
-                    steps.ASK, depth, sname, qtype, zone=names.ROOT, server=ask.server, transport=ask.transport,
-                    said=reply.error or "answer",
-                )  # fmt: skip
+                rtt_ms = budget.now_ms - began_ms
+                if reply.wire is None:
+                    self._note(ask, sname, qtype, depth, -1, Finding(reply.error))
+                    last = None
                 ask = asking.send(reply)
         except StopIteration as stop:
             outcome = stop.value
@@ -75,5 +81,13 @@ class Relay:
             if message.rcode != codes.RCODE_NOERROR or message.answer:
                 raise Failed(codes.EDE_INVALID_DATA, f"the upstream's answer makes no sense: {finding.text}")
             finding = Finding(scrub.NODATA, authority=tuple(r for r in message.authority if r.rtype in _PROOFS))
+        if last is not None:
+            self._note(last, sname, qtype, depth, rtt_ms, finding)
         question.remember(sname, qtype, finding)
         return finding
+
+    def _note(self, ask: Ask, sname: bytes, qtype: int, depth: int, rtt_ms: int, finding: Finding) -> None:
+        self._question.note(
+            steps.ASK, depth, sname, qtype, zone=names.ROOT, server=ask.server, transport=ask.transport, rtt_ms=rtt_ms,
+            said=finding.kind, rrsets=finding.rrsets or finding.authority,
+        )  # fmt: skip

@@ -7,12 +7,14 @@ cdef class Ask:
     cdef readonly str transport
     cdef readonly long long timeout_ms
     cdef readonly bint fresh
+    cdef readonly tuple rivals
 
 @cython.final
 cdef class Reply:
     cdef readonly bytes wire
     cdef readonly long long now_ms
     cdef readonly str error
+    cdef readonly tuple server
 
 @cython.final
 cdef class Outcome:
@@ -20,5 +22,6 @@ cdef class Outcome:
     cdef readonly long long ede
     cdef readonly str text
     cdef readonly bint bogus
+    cdef readonly bint fleeting
 
 cpdef bint matches(bytes asked, bytes answered) except? -1

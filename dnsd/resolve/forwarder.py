@@ -10,7 +10,7 @@ import struct
 from collections.abc import Generator, Sequence
 
 from dnsd.contract import codes
-from dnsd.resolve.upstreams import FAILOVER, Server, Servers
+from dnsd.resolve.upstreams import FAILOVER, RACE, RACERS, Server, Servers
 
 EDNS_BYTES = 1232  # what we say we take over UDP (DNS flag day 2020)
 BUDGET_MS = 5000  # a stub resolver has given up by then (resolv.conf(5), timeout)
@@ -28,6 +28,7 @@ class Ask:
     """Send `wire` (id 0) to `server` and wait at most `timeout_ms` for the answer to it.
 
     `fresh`: over UDP from a port of its own, used for nothing else (recursion asks servers that strangers choose).
+    `rivals`: asked the same at the same time; the first answer holds, and the reply says whose it is.
     """
 
     server: Server
@@ -35,28 +36,35 @@ class Ask:
     transport: str
     timeout_ms: int
     fresh: bool = False
+    rivals: tuple[Server, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What became of an Ask, at `now_ms`: a paired response, or None and why (`timeout`, `unreachable`, `broken`)."""
+    """What became of an Ask, at `now_ms`: a paired response, or None and why (`timeout`, `unreachable`, `broken`).
+
+    `server`: which of several has answered; None when only one was asked.
+    """
 
     wire: bytes | None
     now_ms: int
     error: str = ""
+    server: Server | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """The response, or None with the Extended DNS Error (RFC 8914) that tells the client why.
 
-    `bogus`: there was an answer, and it was refused; then nothing older is served in its place.
+    `bogus`: there was an answer, and it was refused; then nothing older is served in its place. `fleeting`: not to be
+    remembered as a whole, because parts of it are only as lasting as our table.
     """
 
     response: bytes | None
     ede: int = codes.EDE_NONE
     text: str = ""
     bogus: bool = False
+    fleeting: bool = False
 
 
 def query(sname: bytes, qtype: int, qclass: int, do: bool, cd: bool, edns: bool = True) -> bytes:
@@ -114,7 +122,8 @@ def forward(
 ) -> Generator[Ask, Reply, Outcome]:
     """Ask one server after the other until one answers; `timeout_ms` is the patience for one server.
 
-    `tried` has been asked by somebody else already: it comes first, and its reply is what is sent first.
+    `tried` has been asked by somebody else already: it comes first, and its reply is what is sent first. In a race up
+    to four are asked at a time, those who live first; over TCP only who has said that there is more of its answer.
 
     The whole takes at most that times the number of servers, and at most 5 s. NOERROR and NXDOMAIN count as
     answers, and so does every rcode that is not a failure of the server itself.
@@ -123,25 +132,38 @@ def forward(
         return Outcome(None, codes.EDE_NO_REACHABLE_AUTHORITY, "no upstream server is configured")
     deadline_ms = now_ms + min(BUDGET_MS, timeout_ms * len(servers))
     first = first_patience_ms(servers, timeout_ms)
-    tries = [(server, timeout_ms) for server in known.order(servers, now_ms, strategy)]
+    order = known.order(servers, now_ms, strategy)
     if tried in servers:
-        tries.sort(key=lambda one: one[0] != tried)
-    if len(tries) == 1:
-        tries = [(tries[0][0], first), (tries[0][0], max(SMALLEST_WAIT_MS, timeout_ms - first))]
+        order.sort(key=lambda server: server != tried)
+    tries: list[tuple[Server, tuple[Server, ...], int]] = []
+    if len(order) == 1:
+        again_ms = max(SMALLEST_WAIT_MS, timeout_ms - first)
+        tries = [(order[0], (), first), (order[0], (), again_ms)]
+    elif strategy == RACE:
+        if tried in servers:
+            tries.append((order.pop(0), (), timeout_ms))
+        while order:
+            tries.append((order[0], tuple(order[1:RACERS]), timeout_ms))
+            del order[:RACERS]
+    else:
+        tries = [(server, (), timeout_ms) for server in order]
     said: dict[Server, str] = {}
-    for server, patience_ms in tries:
+    for server, rivals, patience_ms in tries:
         left_ms = deadline_ms - now_ms
         if left_ms < SMALLEST_WAIT_MS:
             break
         if said.get(server) not in (None, "timeout"):
             continue  # it has spoken, or nobody listens there: asking again is no use
-        reply, error = yield from _ask(server, sname, qtype, qclass, do, cd, min(patience_ms, left_ms), known, now_ms)
+        reply, error = yield from _ask(
+            server, rivals, sname, qtype, qclass, do, cd, min(patience_ms, left_ms), known, now_ms
+        )
         now_ms = reply.now_ms
         if not error:
             return Outcome(_unjudged(reply.wire))
-        said[server] = error
-        if reply.wire is None:
-            known.failed(server, now_ms)
+        for one in (reply.server,) if reply.server is not None else (server, *rivals):
+            said[one] = error
+            if reply.wire is None:
+                known.failed(one, now_ms)
     network = all(word in ("unreachable", "broken") for word in said.values())
     ede = codes.EDE_NETWORK_ERROR if network else codes.EDE_NO_REACHABLE_AUTHORITY
     words = [f"{_printed(server)} {_PRINTED.get(word, word)}" for server, word in said.items()]
@@ -162,6 +184,7 @@ _NOT_UNDERSTOOD = {codes.RCODE_FORMERR: "FORMERR", codes.RCODE_NOTIMP: "NOTIMP"}
 
 def _ask(
     server: Server,
+    rivals: tuple[Server, ...],
     sname: bytes,
     qtype: int,
     qclass: int,
@@ -173,15 +196,25 @@ def _ask(
 ) -> Generator[Ask, Reply, tuple[Reply, str]]:
     """Everything that one server is asked: over UDP, without EDNS when it chokes on it, over TCP when truncated.
 
-    Returns the last reply and "" for an answer, otherwise the word that says what is wrong with it.
+    With rivals all of them are asked, and who answers first is the one that is asked on. Returns the last reply and ""
+    for an answer, otherwise the word that says what is wrong with it.
     """
     deadline_ms = now_ms + patience_ms
-    edns = not known.plain(server, now_ms)
+    edns = not any(known.plain(one, now_ms) for one in (server, *rivals))
     transport = UDP
+    winner: Server | None = None
     while True:
         wire = query(sname, qtype, qclass, do, cd, edns)
-        reply = yield Ask(server, wire, transport, max(SMALLEST_WAIT_MS, deadline_ms - now_ms))
+        wait_ms = max(SMALLEST_WAIT_MS, deadline_ms - now_ms)
+        reply = yield Ask(server, wire, transport, wait_ms, rivals=rivals)
         took_ms, now_ms = reply.now_ms - now_ms, reply.now_ms
+        if reply.server is not None:
+            winner = server = reply.server
+        elif rivals and reply.wire is not None:
+            winner = server
+        if winner is not None:
+            reply = Reply(reply.wire, now_ms, reply.error, winner)
+        rivals = ()
         response = reply.wire
         if response is None:
             return reply, reply.error or "timeout"
@@ -202,7 +235,7 @@ def _ask(
                 return reply, "broken"
             transport = TCP
             if now_ms >= deadline_ms:
-                return Reply(None, now_ms, "timeout"), "timeout"
+                return Reply(None, now_ms, "timeout", reply.server), "timeout"
             continue
         return reply, ""
 

@@ -153,7 +153,10 @@ class Walk:
     def _usable(self, cut: Delegation) -> bool:
         """Whether its servers can be found without asking its servers."""
         with_glue = {name for name, addresses in cut.glue if addresses}
-        return any(name in with_glue or not at_or_below(name, cut.zone) for name in cut.servers)
+        return any(
+            name in with_glue or not at_or_below(name, cut.zone) or self._question.owned(name, codes.TYPE_A)
+            for name in cut.servers
+        )
 
     def _root(self, depth: int) -> Generator[Ask, Reply, Delegation]:
         """The root's servers: from priming (RFC 9609), or else from the hints."""
@@ -211,9 +214,8 @@ class Walk:
                     continue
                 raise self._failure(cut, servers.values())
             least = min(server.tries for server in candidates)
-            chosen = infra.choose(
-                [server.address for server in candidates if server.tries == least], self._resolver.chance, now_ms
-            )
+            wanted = self._preferred([server.address for server in candidates if server.tries == least])
+            chosen = infra.choose(wanted, self._resolver.chance, now_ms)
             finding = yield from self._ask_server(servers[chosen], cut, qname, qtype, depth)
             if finding is None:
                 continue
@@ -297,7 +299,14 @@ class Walk:
 
     def _types(self) -> tuple[int, ...]:
         types = ((codes.TYPE_A, self._config.use_ipv4), (codes.TYPE_AAAA, self._config.use_ipv6))
-        return tuple(rtype for rtype, used in types if used)
+        return tuple(rtype for rtype, used in (types[::-1] if self._config.prefer == 6 else types) if used)
+
+    def _preferred(self, addresses: list[Server]) -> list[Server]:
+        """Those of the family that is preferred, if there are any."""
+        prefer = self._config.prefer
+        if not prefer:
+            return addresses
+        return [address for address in addresses if (":" in address[0]) == (prefer == 6)] or addresses
 
     def _may_ask(self, address: str) -> bool:
         config = self._config
@@ -315,11 +324,13 @@ class Walk:
             own = self._cache.get(cut.zone, codes.TYPE_NS, False, rrcache.AUTHORITY)
             child = tuple(names.lower(rdata) for rdata in own.rdatas[: scrub.SERVERS]) if own is not None else ()
             for name in dict.fromkeys((*cut.servers, *child)):
-                if at_or_below(name, cut.zone) and name in cut.servers:
+                owned = self._question.owned(name, rtype)
+                if at_or_below(name, cut.zone) and name in cut.servers and not owned:
                     continue  # only the zone itself could tell, and that is what we look for
                 if name not in tried and len(tried) >= GLUELESS:
                     continue
-                if self._config.at_home(name) or any(server.name == name for server in servers.values()):
+                kept = not owned and self._config.at_home(name)
+                if kept or any(server.name == name for server in servers.values()):
                     continue
                 tried.add(name)
                 yield name, rtype

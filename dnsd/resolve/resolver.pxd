@@ -33,3 +33,7 @@ cdef class _Question:
     cdef public list trace
     cdef public set resolving
     cdef public bytes renewed
+    cdef public object realms
+    cdef public set elsewhere
+    cdef public set unproven
+    cdef public object realm

@@ -9,25 +9,28 @@ go on for ever: each question has a budget.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Generator
 
 from dnsd.contract import codes, names
 from dnsd.resolve import rrcache, scrub, steps
 from dnsd.resolve.budget import Budget, Failed, Spent
-from dnsd.resolve.chain import Found
+from dnsd.resolve.chain import Found, Zone
 from dnsd.resolve.config import Config
 from dnsd.resolve.forwarded import Relay, Upstream
 from dnsd.resolve.forwarder import Ask, Outcome, Reply
 from dnsd.resolve.hints import Hints
 from dnsd.resolve.infra import Chance, Infra
 from dnsd.resolve.iterate import Walk
+from dnsd.resolve.realms import Forwarded, Own, Realms, end_of, own_answer
 from dnsd.resolve.rrcache import Denial, RRCache
 from dnsd.resolve.rrsets import FLAG_AD, RRset, response
 from dnsd.resolve.steps import Step
-from dnsd.resolve.validator import BOGUS, Validator, Verdict
+from dnsd.resolve.validator import BOGUS, INSECURE, Validator, Verdict
 
 __all__ = ["Resolver", "Result"]
 
+_CHAINS = frozenset((codes.TYPE_DS, codes.QTYPES["DNSKEY"]))
 # Not for those who did not set DO (RFC 4035, section 3.2.1).
 _SIGNED_ONLY = frozenset((codes.QTYPES["NSEC"], codes.QTYPES["NSEC3"]))
 _YXDOMAIN = codes.RCODES["YXDOMAIN"]
@@ -74,15 +77,18 @@ class Resolver:
         now_ms: int,
         trace: list[Step] | None = None,
         renew: bool = False,
+        realms: Realms | None = None,
     ) -> Generator[Ask, Reply, Outcome]:
         """Resolve one question of class IN (`sname` lower case); the Outcome's response is what an upstream would send.
 
         `do`: the client wants signatures. `cd`: it validates by itself. The response has AD set when everything in it
         is secure, whoever asks. `now_ms` is monotonic. `renew`: what is known about the name itself is asked for anew.
+        `realms`: who is responsible for names that are met on the way; without it the authorities are for all of them.
         """
         validates = bool(self.validator) and not cd
         question = _Question(self, do or validates or self.config.dnssec, now_ms, trace)
         question.renewed = sname if renew else b""
+        question.realms = realms
         cached, bogus = self.cache.failed(sname, qtype, now_ms), False
         if cached is None and validates:
             cached, bogus = self.cache.failed(sname, qtype | _BOGUS, now_ms), True
@@ -122,7 +128,8 @@ class Resolver:
                 authority = tuple(rrset for rrset in authority if rrset.rtype not in _SIGNED_ONLY)
         else:  # what shows that a wildcard was right to answer
             authority += tuple(dict.fromkeys(proof for rrset in result.answer for proof in rrset.proofs))
-        return Outcome(response(sname, qtype, result.rcode, result.answer, authority, do, flags), ede, text)
+        wire = response(sname, qtype, result.rcode, result.answer, authority, do, flags)
+        return Outcome(wire, ede, text, fleeting=bool(question.elsewhere))
 
 
 class _Question:
@@ -136,6 +143,10 @@ class _Question:
         self.trace = trace
         self.resolving: set[tuple[bytes, int]] = set()
         self.renewed = b""  # the name of which nothing that is remembered is good enough
+        self.realms: Realms | None = None
+        self.elsewhere: set[bytes] = set()  # names of the answer that others than the authorities are responsible for
+        self.unproven: set[bytes] = set()  # those of them that nobody validates
+        self.realm: Forwarded | None = None  # the forward entry over whose servers this looks up
 
     def walk(self) -> Walk | Relay:
         """Who looks up for it: the walk from the root down, or a forward entry's servers."""
@@ -148,21 +159,33 @@ class _Question:
             self.note(steps.LOOKUP, depth, sname, qtype)
         chain: list[RRset] = []
         seen = {sname}
+        there = self._realm(sname, qtype, depth) if depth and self.realms is not None else self
         while True:
             result: Result | None = None
             found: tuple[RRset, ...] = ()
             target = b""
-            if depth or sname != self.renewed:
-                result, found, target = self._known(sname, qtype, depth)
+            if isinstance(there, Own):
+                result, found, target = self._own(there, sname, qtype, depth)
+            elif depth or sname != self.renewed:
+                result, found, target = there._known(sname, qtype, depth)
             if result is not None:
+                if there is not self:
+                    self._is_elsewhere(there, sname, result.answer, depth)
                 return Result(result.rcode, (*chain, *result.answer), result.authority) if chain else result
+            if target and there is not self:
+                self._is_elsewhere(there, sname, found, depth)
             if not target:
-                finding = yield from self.walk().find(sname, qtype, depth)
+                assert isinstance(there, _Question)
+                finding = yield from there.walk().find(sname, qtype, depth)
+                if there is not self:
+                    self._is_elsewhere(there, sname, finding.rrsets, depth)
                 if finding.kind in (scrub.NODATA, scrub.NXDOMAIN):
                     rcode = codes.RCODE_NXDOMAIN if finding.kind == scrub.NXDOMAIN else codes.RCODE_NOERROR
                     return Result(rcode, tuple(chain), finding.authority)
                 found, target = finding.rrsets, finding.target
-                if finding.kind == scrub.ANSWER:
+                if there is self and self.realms is not None and len(found) > 1:
+                    found, target = self._up_to_realm(found, target, qtype)
+                if not target:
                     return Result(codes.RCODE_NOERROR, (*chain, *found))
             chain += found
             if found[-1].rtype == codes.TYPE_DNAME:
@@ -173,11 +196,70 @@ class _Question:
                 raise Failed(codes.EDE_OTHER, f"the aliases of {names.to_text(chain[0].owner)} go round in a circle")
             if aliases > scrub.CHAIN:
                 raise Failed(codes.EDE_OTHER, f"more than {scrub.CHAIN} aliases in a row")
-            if self.resolver.config.at_home(target):
-                return Result(codes.RCODE_NXDOMAIN, tuple(chain))
             seen.add(target)
             sname = target
             self.note(steps.LOOKUP, depth, sname, qtype, said=scrub.ALIAS)
+            there = self._realm(sname, qtype, depth) if self.realms is not None else self
+            if there is self and self.resolver.config.at_home(sname):
+                return Result(codes.RCODE_NXDOMAIN, tuple(chain))
+
+    def _realm(self, name: bytes, qtype: int, depth: int) -> Own | _Question:
+        """Who is responsible for a name on the way: our table, look-ups over a forward entry's servers, or ourselves.
+
+        A chain of trust is followed where the data comes from: with the authorities, but for a forward entry whose
+        answers are validated.
+        """
+        assert self.realms is not None
+        proving = qtype in _CHAINS and depth == 1
+        realm = self.realms(names.parent(name) if proving and qtype == codes.TYPE_DS else name, qtype)
+        if realm is None or (proving and not (isinstance(realm, Forwarded) and realm.validated)):
+            return self
+        if isinstance(realm, Own):
+            return realm
+        return self._over(realm, name, qtype, depth)
+
+    def _up_to_realm(
+        self, found: tuple[RRset, ...], target: bytes, qtype: int
+    ) -> tuple[tuple[RRset, ...], bytes]:
+        """An authority's answer up to the alias that leads to a name it has no word about here, and that name."""
+        assert self.realms is not None
+        for at, rrset in enumerate(found[:-1]):
+            if rrset.rtype == codes.TYPE_CNAME and qtype != codes.TYPE_CNAME:
+                name = names.lower(rrset.rdatas[0])
+                if self.realms(name, qtype) is not None:
+                    return found[: at + 1], name
+        return found, target
+
+    def _over(self, realm: Forwarded, name: bytes, qtype: int, depth: int) -> _Question:
+        """The same question's look-ups over a forward entry's servers: its memory, our budget."""
+        there = _Question(realm.resolver, True, self.budget.now_ms, self.trace)
+        there.budget = self.budget
+        there.resolving = self.resolving
+        there.realm = realm
+        self.note(steps.FORWARDED, depth, name, qtype, text=realm.name)
+        return there
+
+    def owned(self, name: bytes, qtype: int) -> bool:
+        """Whether somebody else than the authorities is responsible for a name server's name."""
+        return self.realms is not None and self.realms(name, qtype) is not None
+
+    def _own(self, own: Own, sname: bytes, qtype: int, depth: int) -> tuple[Result | None, tuple[RRset, ...], bytes]:
+        """What our table says of a name, as `_known`."""
+        rcode, answer, authority, target = own_answer(own, sname, qtype)
+        if self.trace is not None:
+            self.note(steps.OWN, depth, sname, qtype, said=codes.rcode_name(rcode), text=own.zone, rrsets=answer)
+        if target:
+            return None, answer, target
+        return Result(rcode, answer, authority), (), b""
+
+    def _is_elsewhere(self, there: Own | _Question, sname: bytes, found: tuple[RRset, ...], depth: int) -> None:
+        """Remember whose word a part of the client's answer is."""
+        if depth:
+            return
+        theirs = {sname, *(rrset.owner for rrset in found)}
+        self.elsewhere |= theirs
+        if isinstance(there, Own) or there.realm is None or not there.realm.validated:
+            self.unproven |= theirs
 
     def _known(self, sname: bytes, qtype: int, depth: int) -> tuple[Result | None, tuple[RRset, ...], bytes]:
         """What the cache says: a result; or an alias and where it leads; or nothing."""
@@ -203,6 +285,8 @@ class _Question:
                 return Result(codes.RCODE_NOERROR, made), (), b""
             return None, made, target
         denial = cache.denied(sname, qtype, self.signed)
+        if denial is not None and not depth and qtype == codes.TYPE_DS and not _has_soa(denial.authority):
+            denial = None  # known from a referral: enough for us, but a client's answer wants a SOA (RFC 2308, section 2.2)
         if denial is not None:
             said = scrub.NXDOMAIN if denial.rcode == codes.RCODE_NXDOMAIN else scrub.NODATA
             self.note(steps.CACHED, depth, sname, qtype, said=said, rrsets=denial.authority)
@@ -210,14 +294,62 @@ class _Question:
         return None, (), b""
 
     def validated(self, sname: bytes, qtype: int, result: Result) -> Generator[Ask, Reply, Verdict]:
-        """Let the validator judge the result, and look up what it asks for; raises Spent."""
+        """What the whole answer is worth; raises Spent."""
+        if self.unproven:
+            verdict = yield from self._validated_parts(sname, qtype, result)
+        else:
+            verdict = yield from self._judged(sname, qtype, result)
+        if self.trace is not None:
+            self._note_trust(verdict)
+        self.note(steps.VALIDATED, 0, sname, qtype, said=verdict.state, text=verdict.text)
+        return verdict
+
+    def _validated_parts(self, sname: bytes, qtype: int, result: Result) -> Generator[Ask, Reply, Verdict]:
+        """As `validated`, for an answer that is in part ours, or a forward entry's that is not validated.
+
+        Each run of the authorities' own records is judged; the rest is believed, and makes the whole insecure.
+        """
+        runs = [(theirs, tuple(run)) for theirs, run in itertools.groupby(result.answer, self._is_unproven)]
+        end = end_of(result.answer, sname, qtype)
+        if end and end not in self.unproven and runs[-1][0]:
+            runs.append((False, ()))  # what shows that there is nothing at the end
+        rcode, authority, name = result.rcode, result.authority, sname
+        kept: list[RRset] = []
+        zones: tuple[Zone, ...] = ()
+        for theirs, run in runs:
+            if theirs:
+                kept += run
+            else:
+                last = run is runs[-1][1]
+                part = Result(rcode, run, authority) if last else Result(codes.RCODE_NOERROR, run)
+                judged = yield from self._judged(name, qtype, part, not last or end in self.unproven)
+                zones += judged.zones
+                if judged.state == BOGUS:
+                    return judged
+                kept += judged.answer
+                if last:
+                    rcode, authority = judged.rcode, judged.authority
+            name = end_of(run, name, qtype) or name
+        return Verdict(INSECURE, rcode, tuple(kept), authority, zones=zones)
+
+    def _is_unproven(self, rrset: RRset) -> bool:
+        return rrset.owner in self.unproven
+
+    def _judged(
+        self, sname: bytes, qtype: int, result: Result, believed: bool = False
+    ) -> Generator[Ask, Reply, Verdict]:
+        """Let the validator judge, and look up what it asks for; raises Spent. `believed`: see `Validator.judge`."""
         validator = self.resolver.validator
         assert validator is not None
         known = validator.plain(sname, qtype, result.answer, self.cache.now) if self.trace is None else None
         if known is not None:
             return Verdict(known.state, result.rcode, result.answer, result.authority, known.ede, known.text)
         last = next((rrset for rrset in reversed(result.answer) if rrset.rtype == codes.TYPE_CNAME), None)
-        believed = last is not None and self.resolver.config.at_home(names.lower(last.rdatas[0]))
+        believed = believed or (
+            last is not None
+            and names.lower(last.rdatas[0]) not in self.elsewhere
+            and self.resolver.config.at_home(names.lower(last.rdatas[0]))
+        )
         judging = validator.judge(sname, qtype, result.rcode, result.answer, result.authority, self.cache.now, believed)
         try:
             need = next(judging)
@@ -225,9 +357,6 @@ class _Question:
                 need = judging.send((yield from self._found(need.name, need.rtype)))
         except StopIteration as stop:
             verdict: Verdict = stop.value
-        if self.trace is not None:
-            self._note_trust(verdict)
-        self.note(steps.VALIDATED, 0, sname, qtype, said=verdict.state, text=verdict.text)
         return verdict
 
     def _note_trust(self, verdict: Verdict) -> None:
@@ -263,6 +392,9 @@ class _Question:
                 if rrset.owner == referral.cut:
                     self.cache.put(rrset, rrcache.ANSWER, True)
                 return
+        known = self.cache.denied(referral.cut, codes.TYPE_DS, True)
+        if known is not None and _has_soa(known.authority):
+            return
         self.cache.deny(referral.cut, codes.TYPE_DS, Denial(codes.RCODE_NOERROR, referral.authority, True))
 
     def remember(self, sname: bytes, qtype: int, finding: scrub.Finding) -> None:
@@ -284,3 +416,7 @@ class _Question:
         """Write a step when somebody wants to see them."""
         if self.trace is not None:
             self.trace.append(Step(kind, depth, name, qtype, **values))  # type: ignore[arg-type]
+
+
+def _has_soa(authority: tuple[RRset, ...]) -> bool:
+    return any(rrset.rtype == codes.TYPE_SOA for rrset in authority)

@@ -13,6 +13,8 @@ from dnsd.resolve.upstreams import Server
 # What a step is.
 LOOKUP = "lookup"  # a name begins to be looked for; depth grows with each name server's own name
 CACHED = "cached"
+FORWARDED = "forwarded"  # a forward entry's servers are asked from here on; `text` is its name
+OWN = "own"  # our table answers; `text` is its zone
 ASK = "ask"
 ADDRESSES = "addresses"  # the address of a name server has to be found first
 TRUST = "trust"  # what validation found out about a zone: `said` as for VALIDATED, `keys` tags that are vouched for

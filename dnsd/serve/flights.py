@@ -6,18 +6,20 @@ waiting in a queue that cannot be served.
 """
 
 import dataclasses
+import functools
 import heapq
 import json
 import secrets
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol
 
-from dnsd.contract import codes
+from dnsd.contract import codes, names
 from dnsd.resolve.forwarded import Upstream as Over
 from dnsd.resolve.forwarder import UDP, Ask, Outcome, Reply, first_patience_ms, forward, query
 from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.upstreams import FAILOVER, FASTEST, RACE, SPREAD, Server, Servers
 from dnsd.serve.handoff import Retry
+from dnsd.serve.realms import Belongings
 from dnsd.serve.upstream import Upstream
 
 FLIGHTS = 4096
@@ -25,10 +27,11 @@ ASKERS_PER_FLIGHT = 1024
 ASKERS = 16384
 NOBODY = -2  # the `fd` of a miss that nobody waits for
 PATIENCE_MS = 1800  # after this a client gets an answer past its time, if there is one (RFC 8767, section 5)
-VALIDATING = 32  # forward entries whose validated answers are remembered
+ROUTES = 256  # forward entries that are looked through
+RELAYING = 32  # forward entries of which answers are remembered by RRset
 PROBE_MS = 2000  # how long a probe waits
 WAYS = {FAILOVER: 0, SPREAD: 1, FASTEST: 2, RACE: 3}  # as `serve.flightpath` wants them
-_ROOT = b"\x00"
+_ANSWERS = frozenset((codes.RCODE_NOERROR, codes.RCODE_NXDOMAIN, codes.RCODES["YXDOMAIN"]))
 
 
 class Miss(Protocol):
@@ -37,6 +40,7 @@ class Miss(Protocol):
     sname: bytes
     qtype: int
     qclass: int
+    client: bytes
     do: bool
     cd: bool
     key: bytes
@@ -59,6 +63,10 @@ class Route(Protocol):
 
 class Answers(Protocol):
     """What flights need of the query path (`serve.latepath.LatePath`)."""
+
+    table: Any
+    view: Any
+    info: Any
 
     def route(self, number: int) -> Route:
         """The route of this number."""
@@ -97,6 +105,31 @@ class _Flight:
     handed: list[int] = dataclasses.field(default_factory=list)  # numbers of the compiled path's flights
 
 
+class _Race:
+    """One question to several servers: the first answer holds, a failure only when nobody has better."""
+
+    def __init__(self, racers: int, done: Callable[[Reply], None]) -> None:
+        self._left = racers
+        self._done = done
+        self._over = False
+        self._second: Reply | None = None
+
+    def reply(self, server: Server, reply: Reply) -> None:
+        """What became of one of them."""
+        self._left -= 1
+        if self._over:
+            return
+        wire = reply.wire
+        if wire is not None:
+            reply = dataclasses.replace(reply, server=server)
+            if wire[3] & 0x0F in _ANSWERS:
+                self._second, self._left = reply, 0
+            self._second = self._second or reply
+        if self._left == 0:
+            self._over = True
+            self._done(self._second or reply)
+
+
 class Flights:
     """The questions under way of one worker. `answer(miss, wire)` sends a client its answer."""
 
@@ -117,8 +150,9 @@ class Flights:
         self._now_ms = now_ms
         self._answer = answer
         self._resolver = resolver
-        self._over = over  # makes a resolver that validates what forwarders say
-        self._validating: dict[tuple[object, ...], Resolver] = {}
+        self._over = over  # makes a resolver that asks forwarders, and validates what they say
+        self._relaying: dict[tuple[object, ...], Resolver] = {}
+        self._belongings = Belongings(answers, self._resolver_over) if over is not None else None
         self._stale = stale  # whether answers past their time are served
         self._flights: dict[bytes, _Flight] = {}
         self._servers = Servers(secrets.randbelow)
@@ -132,8 +166,8 @@ class Flights:
 
     @property
     def resolvers(self) -> list[Resolver]:
-        """All that remember RRsets: the one that recurses, and those that validate what forwarders say."""
-        return [*([self._resolver] if self._resolver is not None else []), *self._validating.values()]
+        """All that remember RRsets: the one that recurses, and those that ask a forward entry's servers."""
+        return [*([self._resolver] if self._resolver is not None else []), *self._relaying.values()]
 
     def take(self, miss: Miss, retry: Retry | None = None) -> None:
         """Answer a miss: join the flight for the same question, or start one (`retry`: its first try has been made)."""
@@ -159,7 +193,7 @@ class Flights:
             return
         if route.dnssec and self._over is not None and route.kind in ("forward", "dhcp"):
             retry = None  # a new table: what was said without validation is of no use
-            question = self._validator_of(route).resolve(
+            question = self._resolver_over(route).resolve(
                 miss.sname, miss.qtype, miss.do, miss.cd, self._now_ms(), renew=miss.fd == NOBODY
             )
         elif route.kind in ("forward", "dhcp"):
@@ -171,8 +205,9 @@ class Flights:
         elif route.kind == "recurse" and self._resolver is not None:
             retry = None  # a new table: what the old one's server said is of no use
             question = self._resolver.resolve(
-                miss.sname, miss.qtype, miss.do, miss.cd, self._now_ms(), renew=miss.fd == NOBODY
-            )
+                miss.sname, miss.qtype, miss.do, miss.cd, self._now_ms(), renew=miss.fd == NOBODY,
+                realms=functools.partial(self._belongings.realm, miss.client) if self._belongings is not None else None,
+            )  # fmt: skip
         else:
             text = f"`{route.kind}` is not in this version; name upstream servers in the forward entry {route.name}"
             self._reply(miss, Outcome(None, codes.EDE_OTHER, text))
@@ -205,20 +240,20 @@ class Flights:
     def clock(self, wall_s: int) -> None:
         """The wall clock, for what is remembered of validated answers."""
         self._wall_s = wall_s
-        for resolver in self._validating.values():
+        for resolver in self._relaying.values():
             resolver.cache.clock(wall_s)
 
-    def _validator_of(self, route: Route) -> Resolver:
+    def _resolver_over(self, route: Route) -> Resolver:
         """The resolver over a forward entry's servers; entries with the same servers share it."""
-        key = (route.servers, route.timeout_ms, route.strategy)
-        resolver = self._validating.get(key)
+        key = (route.servers, route.timeout_ms, route.strategy, route.dnssec)
+        resolver = self._relaying.get(key)
         if resolver is None:
             assert self._over is not None
-            if len(self._validating) >= VALIDATING:
-                del self._validating[next(iter(self._validating))]
-            resolver = self._over(Over(route.servers, route.timeout_ms, route.strategy, self._servers))
+            if len(self._relaying) >= RELAYING:
+                del self._relaying[next(iter(self._relaying))]
+            resolver = self._over(Over(route.servers, route.timeout_ms, route.strategy, self._servers, route.dnssec))
             resolver.cache.clock(self._wall_s)
-            self._validating[key] = resolver
+            self._relaying[key] = resolver
         return resolver
 
     def next_ms(self) -> int | None:
@@ -276,10 +311,21 @@ class Flights:
         self._answers.forget_routes()
 
     def _probe(self, server: Server, now_ms: int) -> None:
-        """Ask an ill server for the root's name servers: no client waits for it."""
+        """Ask an ill server for the name servers of what it is asked for (the root mostly): no client waits for it.
+
+        A server of one domain may know nothing of the root, and would rather be silent than say so.
+        """
         self._counters[codes.COUNT_PROBES] += 1
-        wire = query(_ROOT, codes.TYPE_NS, codes.CLASS_IN, False, False, not self._servers.plain(server, now_ms))
+        wire = query(self._name_for(server), codes.TYPE_NS, codes.CLASS_IN, False, False, not self._servers.plain(server, now_ms))
         self._upstream.ask(Ask(server, wire, UDP, PROBE_MS), lambda reply: self._probed(server, reply))
+
+    def _name_for(self, server: Server) -> bytes:
+        count = self._answers.info.route_count if self._answers.info is not None else 0
+        for number in range(1, min(count, ROUTES) + 1):
+            route = self._answers.route(number)
+            if server in route.servers:
+                return names.from_text(route.name)
+        return names.ROOT
 
     def _probed(self, server: Server, reply: Reply) -> None:
         self._servers.probed(server, reply.wire is not None, reply.now_ms)
@@ -287,6 +333,8 @@ class Flights:
 
     def resume(self, retry: Retry) -> None:
         """Go on with a flight whose first try the compiled path has made."""
+        for server in self._answers.silent():  # who was in the race for it comes last
+            self._servers.failed(server, self._now_ms())
         for miss in retry.misses:
             self.take(miss, retry)
         flight = self._flights.get(retry.misses[0].key)
@@ -308,7 +356,13 @@ class Flights:
             self._land(key, Outcome(None, codes.EDE_NETWORK_ERROR, text))
 
     def _send(self, key: bytes, flight: _Flight, ask: Ask) -> None:
-        self._upstream.ask(ask, lambda reply: self._next(key, flight, reply))
+        if not ask.rivals:
+            self._upstream.ask(ask, lambda reply: self._next(key, flight, reply))
+            return
+        race = _Race(1 + len(ask.rivals), lambda reply: self._next(key, flight, reply))
+        for server in (ask.server, *ask.rivals):
+            one = dataclasses.replace(ask, server=server, rivals=())
+            self._upstream.ask(one, functools.partial(race.reply, server))
 
     def _next(self, key: bytes, flight: _Flight, reply: Reply) -> None:
         if self._flights.get(key) is not flight:
@@ -329,7 +383,7 @@ class Flights:
             failed = outcome.response is None and not outcome.bogus
             if not (failed and self._comforted(miss, True)):
                 self._reply(miss, outcome)
-        if outcome.response is not None:  # the clients first
+        if outcome.response is not None and not outcome.fleeting:  # the clients first
             self._answers.store(flight.first, outcome.response)
 
     def _reply(self, miss: Miss, outcome: Outcome) -> None:

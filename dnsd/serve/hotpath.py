@@ -204,7 +204,7 @@ class HotPath:
         found: cython.int = self.marks[number]
 
         if found == 0 and number > 0:
-            route = dataclasses.replace(self.route(number), name="", where="")
+            route = dataclasses.replace(self.route(number), name="", where="", group="")
             found = crc32(repr(route).encode()) & 0x3FFFFFFF | 0x40000000
             self.marks[number] = found
         return found

@@ -11,6 +11,7 @@ if not cython.compiled:
     from dnsd.contract.answer import Responder
     from dnsd.contract.codes import (
         ACTION_ALIAS,
+        ACTION_RECURSE,
         COUNT_BLOCKED,
         COUNT_CACHE_STORED,
         COUNT_NXDOMAIN,
@@ -80,6 +81,8 @@ class LatePath(HotPath):
         miss.revision = self.revision
         bits = (q.do | ((q.flags >> 3) & 2)).to_bytes(1, "big")
         miss.key = sname + q.qtype.to_bytes(2, "big") + bits + miss.mark.to_bytes(4, "big") + self.generation.to_bytes(8, "big")
+        if self.table.route_class_count and v.action == ACTION_RECURSE:
+            miss.key += v.client_class.to_bytes(4, "big")  # names on the way may be asked for elsewhere for others
         miss.client = bytes(q.client)
         miss.fd = fd
         miss.peer = peer

@@ -102,6 +102,7 @@ def resolver(settings: Settings, workers: int) -> Resolver:
         priming=wanted.priming,
         use_ipv4=wanted.use_ipv4,
         use_ipv6=wanted.use_ipv6,
+        prefer={"ipv4": 4, "ipv6": 6}.get(wanted.prefer, 0),
         query_localhost=wanted.query_localhost,
         harden_glue=wanted.harden_glue,
         edns_size=wanted.edns_size,
@@ -116,7 +117,7 @@ def resolver(settings: Settings, workers: int) -> Resolver:
 
 
 def over_forwarders(settings: Settings, workers: int) -> Callable[[Upstream], Resolver]:
-    """What makes a resolver that validates answers of a forward entry's servers, with the node's trust anchors.
+    """What makes a resolver over a forward entry's servers, which validates with the node's trust anchors if it is to.
 
     `resolver.dnssec` is about `recurse` and changes nothing here; without any anchor nothing is validated.
     """
@@ -125,7 +126,7 @@ def over_forwarders(settings: Settings, workers: int) -> Callable[[Upstream], Re
 
     def make(upstream: Upstream) -> Resolver:
         cache = RRCache(size, settings.cache.min_ttl_s, settings.cache.max_ttl_s)
-        validator = Validator(known, settings.resolver.signature_skew_s) if known else None
+        validator = Validator(known, settings.resolver.signature_skew_s) if known and upstream.validated else None
         return Resolver(Config(), (), Chance(), cache, Infra(), validator, upstream)
 
     return make

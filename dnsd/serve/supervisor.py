@@ -8,7 +8,6 @@ worker (sockets with their queues, cache arenas, the newest table) and hands it 
 import contextlib
 import dataclasses
 import gc
-import mmap
 import os
 import resource
 import selectors
@@ -20,6 +19,7 @@ from typing import Any
 
 from dnsd.contract.settings import Settings
 from dnsd.serve import control, listener, privileges, worker
+from dnsd.serve.arenas import Arenas
 from dnsd.serve.bindings import Bindings
 from dnsd.serve.census import AlreadyRunning, Census, Process, end, start_time
 from dnsd.serve.control import ControlError, TableFiles
@@ -34,7 +34,6 @@ SILENT_MS = 5000  # without a heartbeat a worker is stuck and is killed
 STOP_MS = 4000  # after SIGTERM; what is left then is killed
 _LOOK_MS = 1000
 _RESEND_MS = 20  # a worker that did not take a message
-_ARENA_LEAST = 1 << 20
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -118,6 +117,7 @@ class Supervisor:
                     break
         finally:
             signal.set_wakeup_fd(-1)
+        self._arenas.save(time.time_ns() // 1_000_000)
         self._census.release()
         self._log.info("dnsd has stopped")
         return 0
@@ -146,8 +146,10 @@ class Supervisor:
         except OSError as error:
             raise CannotRun(f"cannot start with the state directory {settings.state}: {error.strerror}") from None
         self._shared = SharedMemory(self._slots)
-        size = max(_ARENA_LEAST, settings.cache.size_bytes // self._slots // 4096 * 4096)
-        self._arenas = [mmap.mmap(-1, size, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS) for _ in range(self._slots)]
+        self._arenas = Arenas(settings, self._slots, self._log)
+        known = self._arenas.load(time.time_ns() // 1_000_000)
+        if known:
+            self._log.info("answers of the last run are remembered", answers=known)
         self._events = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(self._slots)]
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(self._slots)]
         self._agent_ends = [pair[0] for pair in pairs]
@@ -311,7 +313,7 @@ class Supervisor:
         privileges.drop_all()
         plan = worker.WorkerPlan(
             slot=slot, settings=self._settings, shared=self._shared, sockets=self._bindings.sockets,
-            control=self._worker_ends[slot], events=self._events, arena=self._arenas[slot], table=self._table,
+            control=self._worker_ends[slot], events=self._events, arena=self._arenas.arenas[slot], table=self._table,
             parent=self._pid, started_ms=self._started_ms, log=self._log.bind(process="worker", slot=slot),
             hotpath=self._programs.hotpath,
         )  # fmt: skip

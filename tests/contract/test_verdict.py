@@ -19,14 +19,17 @@ from controller.ruleset import (
     LIST,
     SELF_AND_BELOW,
     Forward,
+    Group,
     Pattern,
     Redirection,
     Reply,
     Rule,
     Server,
 )
-from dnsd.contract import codes, facts, names
+from dnsd.contract import codes, facts, names, verdict
 from dnsd.contract.factsview import FactsView
+from dnsd.contract.query import question as make_question
+from dnsd.contract.verify import verify
 from tests.contract import rulesets
 from tests.contract.deciding import Desk
 from tests.contract.rulesets import N, where
@@ -215,6 +218,47 @@ def test_forward_below_an_own_zone() -> None:
     assert (desk.v.action, desk.info.route(desk.v.route).name) == (codes.ACTION_FORWARD, "ad.lan")
     desk.ask(N("x.lan"))
     assert desk.v.action == codes.ACTION_NXDOMAIN
+
+
+def test_groups_and_clients_have_servers_of_their_own() -> None:
+    """A member's question takes the route of its group, a client's own before that; aliases and names below likewise."""
+
+    def to(address: str, **more: object) -> Forward:
+        return Forward(names.ROOT, where(1), (Server(ipaddress.IPv4Address(address)),), **more)  # type: ignore[arg-type]
+
+    kids, tablet = rulesets.network("10.0.1.0/24"), rulesets.network("10.0.1.9/32")
+    groups = {
+        "kids": Group("kids", where(1), False, (kids,)), "tablet": Group("tablet", where(1), True, (tablet,)),
+    }  # fmt: skip
+    target = N("forcesafesearch.google.example")
+    redirect = rule("r", codes.RULE_REDIRECT, "google.example", redirections=(Redirection((), target),))
+    entry = to("127.0.0.1", variants=(to("127.0.0.2", group="kids"), to("127.0.0.3", group="tablet")))
+    desk = Desk(rulesets.ruleset([redirect], groups=groups, forwards=[entry]))
+    for client, server, group in (
+        ("10.0.0.1", "127.0.0.1", ""), ("10.0.1.1", "127.0.0.2", "kids"), ("10.0.1.9", "127.0.0.3", "tablet"),
+    ):  # fmt: skip
+        for qname in ("example.org", "www.google.example"):
+            desk.ask(N(qname), client=client)
+            route = desk.info.route(desk.v.route)
+            assert (route.servers[0][0], route.group) == (server, group), (client, qname)
+    assert not verify(desk.blobs.policy, desk.blobs.names)
+
+
+def test_who_a_name_on_the_way_belongs_to() -> None:
+    """`belongs` knows zones, forward entries and special-use names as `decide` does, and no policy."""
+    zone = rulesets.Zone(N("lan"), where(40), 300, False, (*rulesets.soa_records(N("lan")), rulesets.address_record("nas.lan", "10.0.0.5")))
+    server = (Server(ipaddress.IPv4Address("127.0.0.2")),)
+    desk = Desk(rulesets.ruleset([block("b", "lan", "corp.example", "other.example")], zones=[zone], forwards=[
+        Forward(N("corp.example"), where(1), server), Forward(names.ROOT, where(1), (), recurse=True),
+    ]))  # fmt: skip
+    for qname, stage, action in (
+        ("nas.lan", codes.STAGE_LOCAL, codes.ACTION_ANSWER), ("no.lan", codes.STAGE_LOCAL, codes.ACTION_NXDOMAIN),
+        ("x.corp.example", codes.STAGE_ROUTE, codes.ACTION_FORWARD), ("x.test", 0, codes.ACTION_NONE),
+        ("x.other.example", codes.STAGE_ROUTE, codes.ACTION_RECURSE),
+    ):  # fmt: skip
+        v = verdict.Verdict()
+        q = make_question(N(qname), 1, facts.packed("10.0.0.1"))
+        assert (desk.chain.belongs(desk.table, desk.view, q, v), v.stage) == (action, stage), qname
 
 
 @pytest.mark.parametrize(

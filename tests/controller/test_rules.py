@@ -160,6 +160,17 @@ def test_servers() -> None:
     ]  # fmt: skip
 
 
+def test_servers_for_groups_and_clients() -> None:
+    """`for` in a forward entry: a group's or a client's name, and an entry of its own."""
+    people = "groups: {kids: {members: [10.0.1.0/24]}}\nclients: {tv: {ids: [10.0.2.1]}}\n"
+    made = ruleset(a=people + "forward: {.: {upstreams: 10.0.0.1, for: {tv: recurse, kids: {upstreams: [10.0.0.2],"
+                              " strategy: race, timeout: 1s}}}}\n").forwards[names.ROOT]  # fmt: skip
+    assert [str(server.address) for server in made.servers] == ["10.0.0.1"]
+    kids, tv = made.variants
+    assert (kids.group, str(kids.servers[0].address), kids.strategy, kids.timeout_ms) == ("kids", "10.0.0.2", "race", 1000)
+    assert (tv.group, tv.recurse, tv.servers) == ("tv", True, ())
+
+
 def test_tests_are_read() -> None:
     """A test's client, moment and data are resolved; a moment without offset is in the schedules' zone."""
     result = check.check_snapshot(

@@ -30,6 +30,7 @@ from dnsd.contract import names
 from dnsd.resolve.config import Config
 from dnsd.resolve.forwarder import Outcome, Reply, matches
 from dnsd.resolve.hints import from_pairs
+from dnsd.resolve.realms import Realms
 from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.steps import Step
 from dnsd.resolve.validator import Validator
@@ -329,11 +330,12 @@ class Play:
         self.resolver.cache.clock(NOW)
         self.now_ms = 1000
         self.asks = 0
+        self.realms: Realms | None = None
 
     def ask(self, text: str, rtype: str = "A", do: bool = True, cd: bool = False) -> Outcome:
         self.steps: list[Step] = []
         qtype = int(dns.rdatatype.from_text(rtype))
-        run = self.resolver.resolve(names.from_text(text), qtype, do, cd, self.now_ms, self.steps)
+        run = self.resolver.resolve(names.from_text(text), qtype, do, cd, self.now_ms, self.steps, realms=self.realms)
         reply: Reply | None = None
         try:
             while True:

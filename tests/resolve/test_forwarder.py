@@ -1,5 +1,6 @@
 """The forwarder: scripted servers, no sockets, time as an argument."""
 
+import dataclasses
 import struct
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from dnsd.contract import codes, names
 from dnsd.resolve.forwarder import TCP, UDP, Ask, Outcome, Reply, forward, matches, query
-from dnsd.resolve.upstreams import Servers
+from dnsd.resolve.upstreams import FAILOVER, RACE, Servers
 
 NAME = names.from_text("www.example.com")
 A, B, C = ("192.0.2.1", 53), ("192.0.2.2", 53), ("2001:db8::3", 5353)
@@ -35,16 +36,19 @@ def play(
     timeout_ms: int = 800,
     do: bool = False,
     cd: bool = False,
+    strategy: str = FAILOVER,
+    tried: tuple[str, int] | None = None,
 ) -> tuple[Outcome, list[Ask], int]:
     """Run one question against a script; returns outcome, the asks and the time it took."""
     known = known or Servers()
-    question = forward(NAME, codes.TYPE_A, codes.CLASS_IN, do, cd, servers, timeout_ms, known, now_ms)
+    question = forward(NAME, codes.TYPE_A, codes.CLASS_IN, do, cd, servers, timeout_ms, known, now_ms, strategy, tried)
     start, asks = now_ms, []
     try:
         ask = next(question)
         while True:
             asks.append(ask)
-            said = script(ask)
+            said = next((said for one in (ask.server, *ask.rivals) if (said := script(dataclasses.replace(ask, server=one)))), None)
+            winner = next((one for one in ask.rivals if script(dataclasses.replace(ask, server=one))), None)
             if said is None:
                 now_ms += ask.timeout_ms
                 reply = Reply(None, now_ms, "timeout")
@@ -52,7 +56,7 @@ def play(
                 reply = Reply(None, now_ms, said)
             else:
                 now_ms += 5
-                reply = Reply(said, now_ms)
+                reply = Reply(said, now_ms, server=None if script(ask) else winner)
             ask = question.send(reply)
     except StopIteration as stop:
         return stop.value, asks, now_ms - start
@@ -154,6 +158,28 @@ def test_the_whole_takes_no_longer_than_five_seconds() -> None:
     servers = [(f"192.0.2.{i}", 53) for i in range(9)]
     outcome, asks, took = play(lambda ask: None, servers, timeout_ms=2000)
     assert outcome.response is None and took == 5000 and len(asks) == 3
+
+
+def test_in_a_race_all_are_asked_together_and_the_winner_is_asked_on() -> None:
+    """Four at a time, those who live first; TCP only to who has answered; who was silent is known to be ill."""
+    five = [A, B, C, ("192.0.2.4", 53), ("192.0.2.5", 53)]
+    known = Servers()
+    known.failed(A, 900)
+    outcome, asks, _ = play(lambda ask: answer(ask, tc=ask.transport == UDP) if ask.server == C else None, five, known,
+                            strategy=RACE)  # fmt: skip
+    assert outcome.response is not None
+    assert {asks[0].server, *asks[0].rivals} == {B, C, five[3], five[4]}
+    assert [(ask.server, ask.transport, ask.rivals) for ask in asks[1:]] == [(C, TCP, ())]
+    outcome, asks, took_ms = play(lambda ask: answer(ask) if ask.server == A else None, five, known, strategy=RACE)
+    assert outcome.response is not None and asks[1].server == A and took_ms == 805
+    assert all(known.doubtful(server) for server in five[1:]) and not known.doubtful(A)
+
+
+def test_after_a_race_that_somebody_else_made_the_others_race() -> None:
+    """`tried` alone comes first; then those who are left run together, also those that were silent in that race."""
+    outcome, asks, _ = play(lambda ask: answer(ask) if ask.server == C else None, [A, B, C], strategy=RACE, tried=A)
+    assert outcome.response is not None
+    assert [(ask.server, ask.rivals) for ask in asks] == [(A, ()), (B, (C,))]
 
 
 def test_a_response_must_repeat_the_question() -> None:

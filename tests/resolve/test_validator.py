@@ -411,6 +411,20 @@ def test_retired_algorithms_only_where_an_anchor_names_them(algorithm: int) -> N
     assert _flags(play.ask("www.retired.test")) & dns.flags.AD
 
 
+def test_that_there_is_no_ds_is_told_with_a_soa() -> None:
+    """RFC 2308, section 2.2: a client that asks for the DS gets a SOA, also when a referral has told us already."""
+    plain = Zone("plain", "plain NS ns.plain\nns.plain A 192.0.2.102\nwww.plain A 192.0.2.1", signed=False)
+    root = Zone(".", ". NS ns\nns A 192.0.2.101\nplain NS ns.plain\nns.plain A 192.0.2.102")
+    play = Play(World({"192.0.2.101": Server(root), "192.0.2.102": Server(plain)}), Validator(anchors.from_texts((root.ds(),))))
+    for question in (("www.plain", "A"), ("plain", "DS"), ("other.plain", "A"), ("plain", "DS")):
+        outcome = play.ask(*question)
+        assert outcome.response is not None
+        if question[1] == "DS":
+            message = dns.message.from_wire(outcome.response)
+            assert {SOA, NSEC} <= {rrset.rdtype for rrset in message.authority} and message.flags & dns.flags.AD
+    assert play.asks <= 6
+
+
 def test_no_more_questions_than_the_chain_has_links() -> None:
     """The DS of a referral is used: three zones cost three answers and three sets of keys, a second name one."""
     play = player()

@@ -41,6 +41,7 @@ from dnsd.resolve import hints as hints_of
 from dnsd.resolve.config import Config
 from dnsd.resolve.forwarder import TCP, Ask, Outcome, Reply, matches
 from dnsd.resolve.infra import Infra
+from dnsd.resolve.realms import Realms
 from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.rrcache import RRCache
 from dnsd.resolve.steps import Step
@@ -273,7 +274,7 @@ class World:
         self.mono_ms = 1_000_000
         self.wall_ms = 1_800_000_000_000
         self.asks: list[Ask] = []
-        self.config: dict[str, bool] = {
+        self.config: dict[str, int] = {
             "qname_minimisation": False, "case_randomisation": False, "priming": False, "dnssec": False,
         }  # fmt: skip
         self.root = ["1.0.0.1"]
@@ -281,12 +282,13 @@ class World:
         self.slack_s = 0  # by how much time may pass by itself (`wired`)
         self._chance = random.Random(seed)
         self._resolver: Resolver | None = None
+        self.realms: Realms | None = None
 
     @property
     def resolver(self) -> Resolver:
         """Made when it is first asked."""
         if self._resolver is None:
-            config = Config(**self.config, special=self.special)
+            config = Config(**self.config, special=self.special)  # type: ignore[arg-type]
             hints = hints_of.from_pairs([("ns.root", tuple(self.root))])
             self._resolver = Resolver(config, hints, self._chance.randrange, RRCache(1 << 20), Infra())
         return self._resolver
@@ -331,7 +333,9 @@ class World:
         self.resolver.cache.clock(self.wall_ms // 1000)
         sname = names.from_text(qname if qname != "." else ".")
         return self.play(
-            self.resolver.resolve(sname, int(dns.rdatatype.from_text(qtype)), do, False, self.mono_ms, trace)
+            self.resolver.resolve(
+                sname, int(dns.rdatatype.from_text(qtype)), do, False, self.mono_ms, trace, realms=self.realms
+            )
         )
 
 
@@ -399,6 +403,8 @@ def _config(world: World, words: list[str], below: list[str]) -> None:
             world.root = value.split(",")
         elif key == "special":
             world.special = frozenset(names.from_text(name) for name in value.split(","))
+        elif key == "prefer":
+            world.config[key] = int(value)
         else:
             world.config[short.get(key, key)] = value == "yes"
 

@@ -19,14 +19,14 @@ def test_every_setting_reaches_the_resolver() -> None:
     """Each key of `resolver` that steers resolving is what the resolver works with."""
     keys = {
         "qname_minimisation": False, "case_randomisation": False, "priming": False, "use_ipv6": False,
-        "query_localhost": True, "harden_glue": False, "edns_size": 600, "special_use": False,
+        "prefer": "ipv4", "query_localhost": True, "harden_glue": False, "edns_size": 600, "special_use": False,
     }  # fmt: skip
     hint = [{"name": "ns.lab", "addresses": ["192.0.2.1"]}]
     made = recursion.resolver(load({"resolver": {**keys, "root_hints": hint}}, "/", {}), 2)
     for key, value in keys.items():
-        if key != "special_use":
+        if key not in ("special_use", "prefer"):
             assert getattr(made.config, key) is value or getattr(made.config, key) == value, key
-    assert made.config.special == frozenset() and made.config.use_ipv4
+    assert made.config.special == frozenset() and made.config.use_ipv4 and made.config.prefer == 4
     assert made.hints == ((b"\x02ns\x03lab\x00", ("192.0.2.1",)),)
     assert recursion.resolver(load(None, "/", {}), 2).config.at_home(b"\x01x\x05local\x00")
 

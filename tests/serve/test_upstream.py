@@ -299,6 +299,25 @@ def test_a_dead_server_is_followed_by_a_live_one(bench: Bench) -> None:
         assert sent == [b"1:ok", b"2:ok"] and now_ms() - start < 120
 
 
+def test_a_race_over_the_generators_is_won_by_the_first_good_answer(bench: Bench) -> None:
+    """Silence and SERVFAIL beside an answer cost nothing; TC leads to TCP at the winner; all bad: the bad answer."""
+    with (
+        nameserver(lambda wire, transport: None) as silent, nameserver(lambda wire, transport: respond(wire, 2)) as bad,
+        nameserver(lambda wire, transport: respond(wire, tc=transport == "udp")) as good,
+    ):  # fmt: skip
+        route = FakeRoute((silent.address, bad.address, good.address), timeout_ms=400, strategy="race")
+        flights, answers, sent = flights_on(bench, route)
+        start = now_ms()
+        flights.take(FakeMiss(names.from_text("a.test"), 1))
+        bench.until(lambda: bool(sent))
+        assert sent == [b"1:ok"] and now_ms() - start < 300 and not answers.stored[0][2] & 2
+        bench.until(lambda: [len(server.questions) for server in (silent, bad, good)] == [1, 1, 2])
+        flights, _, sent = flights_on(bench, FakeRoute((silent.address, bad.address), timeout_ms=150, strategy="race"))
+        flights.take(FakeMiss(names.from_text("b.test"), 1))
+        bench.until(lambda: bool(sent))
+        assert b"SERVFAIL" in sent[0]
+
+
 def test_without_a_lease_there_is_nobody_to_ask(bench: Bench) -> None:
     """`forward: dhcp` while no lease names a server: SERVFAIL with an error that says so; other kinds are refused."""
     flights, _, sent = flights_on(bench, FakeRoute((), kind="dhcp"))
@@ -317,7 +336,9 @@ class FakeResolver:
         self.outcome = Outcome(None, 22, "nobody answers")
         self.renewed: list[bool] = []
 
-    def resolve(self, sname: bytes, qtype: int, do: bool, cd: bool, now_ms: int, renew: bool = False) -> Any:
+    def resolve(
+        self, sname: bytes, qtype: int, do: bool, cd: bool, now_ms: int, renew: bool = False, realms: Any = None
+    ) -> Any:
         """One ask, then the outcome."""
         self.renewed.append(renew)
         yield Ask(self.server, query(sname, 1, 1, do, cd), UDP, 5000)
