@@ -246,7 +246,8 @@ def test_groups_and_clients_have_servers_of_their_own() -> None:
 
 def test_who_a_name_on_the_way_belongs_to() -> None:
     """`belongs` knows zones, forward entries and special-use names as `decide` does, and no policy."""
-    zone = rulesets.Zone(N("lan"), where(40), 300, False, (*rulesets.soa_records(N("lan")), rulesets.address_record("nas.lan", "10.0.0.5")))
+    records = (*rulesets.soa_records(N("lan")), rulesets.address_record("nas.lan", "10.0.0.5"))
+    zone = rulesets.Zone(N("lan"), where(40), 300, False, records)
     server = (Server(ipaddress.IPv4Address("127.0.0.2")),)
     desk = Desk(rulesets.ruleset([block("b", "lan", "corp.example", "other.example")], zones=[zone], forwards=[
         Forward(N("corp.example"), where(1), server), Forward(names.ROOT, where(1), (), recurse=True),

@@ -183,8 +183,9 @@ def test_a_killed_workers_cache_is_its_successors(lan: Lan, upstreams: list[Upst
     assert lan.dig("kept.pair.example").data == ["203.0.113.1"] and upstreams[0].asked("kept.pair.example") == 1
     for turn in range(3):
         pid = lan.workers()[0]["pid"]
-        flood = [subprocess.Popen(["dig", "@127.0.0.1", "-p", str(lan.dns), "+tries=1", "+time=1", *(
-            f"f{turn}-{number}-{part}.pair.example" for number in range(40))], stdout=subprocess.DEVNULL) for part in range(2)]  # fmt: skip
+        words = ["dig", "@127.0.0.1", "-p", str(lan.dns), "+tries=1", "+time=1"]
+        asked = [[f"f{turn}-{number}-{part}.pair.example" for number in range(40)] for part in range(2)]
+        flood = [subprocess.Popen([*words, *found], stdout=subprocess.DEVNULL) for found in asked]
         until(lambda: upstreams[0].asked(f"f{turn}-3-0.pair.example"), 5, "the flood")  # noqa: B023
         os.kill(pid, signal.SIGKILL)
         for process in flood:

@@ -198,7 +198,7 @@ def _signed(forge: bool = False) -> Play:
             key = next(key for key in good.rrsets if str(key[0]) == name)
             good.rrsets[key] = dns.rrset.from_text(name, 3600, "IN", "CNAME", "b.office.example.") if (
                 name == "www.good.") else dns.rrset.from_text(name, 3600, "IN", "A", "203.0.113.66")  # fmt: skip
-    root = SignedZone(".", "\n".join((". NS ns", "ns A 1.0.0.1", "good NS ns.good", "ns.good A 1.0.0.2", good.ds())))
+    root = SignedZone(".", f". NS ns\nns A 1.0.0.1\ngood NS ns.good\nns.good A 1.0.0.2\n{good.ds()}")
     play = Play(SignedWorld({"1.0.0.1": Server(root), "1.0.0.2": Server(good)}), Validator(from_texts((root.ds(),), ())))
     play.realms = Rules({
         "nas.office.example": "A 10.0.0.5", "b.office.example": "CNAME end.good.", "no.office.example": "",
