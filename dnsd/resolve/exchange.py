@@ -10,7 +10,7 @@ from collections.abc import Generator
 
 from dnsd.contract import codes, names
 from dnsd.resolve.budget import Budget
-from dnsd.resolve.forwarder import TCP, UDP, Ask, Reply
+from dnsd.resolve.forwarder import TCP, UDP, Ask, Reply, Tried
 from dnsd.resolve.infra import Chance, Infra
 from dnsd.resolve.message import FormError
 from dnsd.resolve.rrsets import FLAG_TC, Message, parse, question
@@ -51,22 +51,31 @@ def exchange(
     infra: Infra,
     chance: Chance,
     budget: Budget,
+    tried: Tried | None = None,
 ) -> Generator[Ask, Reply, tuple[Message | None, str, str, int]]:
-    """Returns (message, word, transport, round-trip time); without a message the word says why. Raises Spent."""
+    """Returns (message, word, transport, round-trip time); without a message the word says why. Raises Spent.
+
+    `tried` is this very question, asked already: it takes the place of the first one.
+    """
     now_ms = budget.now_ms
-    edns = infra.speaks_edns(server, now_ms)
-    transport = TCP if infra.wants_tcp(server, now_ms) else UDP
+    edns = tried is not None or infra.speaks_edns(server, now_ms)
+    transport = TCP if tried is None and infra.wants_tcp(server, now_ms) else UDP
     twisted: bytes | None = None  # an answer in another case than asked, not believed yet
     word = "broken"
     rtt_ms = -1
     for _ in range(_TURNS):
         cased = qname
-        if randomise and (transport == UDP or twisted is not None) and infra.keeps_case(server, budget.now_ms):
+        if tried is not None:
+            cased = tried.cased
+        elif randomise and (transport == UDP or twisted is not None) and infra.keeps_case(server, budget.now_ms):
             cased = randomised(qname, chance)
-        wire = question(cased, qtype, edns_size if edns else 0, do)
         patience_ms = budget.ask(infra.patience_ms(server) * (2 if transport == TCP else 1))
         began_ms = budget.now_ms
-        reply = yield Ask(server, wire, transport, patience_ms, fresh=True)
+        if tried is not None:
+            began_ms, reply, tried = tried.began_ms, tried.reply, None
+        else:
+            wire = question(cased, qtype, edns_size if edns else 0, do)
+            reply = yield Ask(server, wire, transport, patience_ms, fresh=True)
         budget.now_ms = max(budget.now_ms, reply.now_ms)
         rtt_ms = budget.now_ms - began_ms
         if reply.wire is None:

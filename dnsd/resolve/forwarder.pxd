@@ -17,6 +17,14 @@ cdef class Reply:
     cdef readonly tuple server
 
 @cython.final
+cdef class Tried:
+    cdef readonly tuple server
+    cdef readonly bytes cased
+    cdef readonly long long qtype
+    cdef readonly long long began_ms
+    cdef readonly Reply reply
+
+@cython.final
 cdef class Outcome:
     cdef readonly bytes response
     cdef readonly long long ede

@@ -53,6 +53,20 @@ class Reply:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tried:
+    """A question that somebody else has asked a server over UDP, with EDNS, at `began_ms`, and what became of it.
+
+    `cased` is its name as it was written (`exchange.randomised`).
+    """
+
+    server: Server
+    cased: bytes
+    qtype: int
+    began_ms: int
+    reply: Reply
+
+
+@dataclasses.dataclass(frozen=True)
 class Outcome:
     """The response, or None with the Extended DNS Error (RFC 8914) that tells the client why.
 

@@ -24,6 +24,8 @@ cdef class Infra:
     cpdef bint speaks_edns(self, tuple server, long long now_ms) except? -1
     cpdef bint keeps_case(self, tuple server, long long now_ms) except? -1
     cpdef bint wants_tcp(self, tuple server, long long now_ms) except? -1
+    @cython.locals(standing=_Standing)
+    cpdef bint is_peculiar(self, tuple server, long long now_ms) except? -1
     cpdef bint is_lame(self, tuple server, bytes zone, long long now_ms) except? -1
     cpdef object serves(self, tuple server, bytes zone)
     cdef _Standing _of(self, tuple server)

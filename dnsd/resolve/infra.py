@@ -159,6 +159,18 @@ class Infra:
         if standing is not None:
             standing.tcp_until_ms = 0
 
+    def is_peculiar(self, server: Server, now_ms: int) -> bool:
+        """Whether the server cannot be asked like any other: without EDNS, in lower case, or over TCP only."""
+        standing = self._standing.get(server)
+        if standing is None:
+            return False
+        return now_ms < max(standing.plain_until_ms, standing.caseless_until_ms, standing.tcp_until_ms)
+
+    @property
+    def knows_lame(self) -> bool:
+        """Whether any server is known to be lame for some zone."""
+        return bool(self._lame)
+
     def is_lame(self, server: Server, zone: bytes, now_ms: int) -> bool:
         """Whether the server said lately that it does not serve the zone it is named for."""
         until_ms = self._lame.get((server, zone))

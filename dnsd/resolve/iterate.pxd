@@ -4,6 +4,7 @@ from dnsd.resolve.budget cimport Budget
 from dnsd.resolve.config cimport Config
 from dnsd.resolve.infra cimport Infra
 from dnsd.resolve.minimise cimport minimised
+from dnsd.resolve.addresses cimport exists, known, may_ask, preferred, types
 from dnsd.resolve.rrcache cimport Delegation, RRCache
 from dnsd.resolve.rrsets cimport at_or_below
 
@@ -22,5 +23,3 @@ cdef class Walk:
     cdef public RRCache _cache
     cdef public Infra _infra
     cdef public Budget _budget
-    cdef list _addresses(self, Delegation cut)
-    cdef tuple _types(self)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from dnsd.contract import codes, names
 from dnsd.resolve import rrcache, scrub, steps
+from dnsd.resolve.addresses import MOST, PORT, exists, known, may_ask, preferred, types
 from dnsd.resolve.budget import ADDRESS_LOOKUPS, DEPTH, GLUELESS, Failed, Spent
 from dnsd.resolve.exchange import exchange
-from dnsd.resolve.forwarder import Ask, Reply
-from dnsd.resolve.hints import address_text, usable
+from dnsd.resolve.forwarder import Ask, Reply, Tried
+from dnsd.resolve.hints import address_text
 from dnsd.resolve.minimise import MINIMISED, minimised
 from dnsd.resolve.rrcache import Delegation
 from dnsd.resolve.rrsets import Message, at_or_below
@@ -26,7 +27,6 @@ from dnsd.resolve.upstreams import Server
 if TYPE_CHECKING:
     from dnsd.resolve.resolver import _Question
 
-PORT = 53
 _TRIES = 2  # a server that did not answer is asked this often, and once more over TCP when there is nobody else
 _CUTS = 64  # zone cuts on one walk; a name has at most 127 labels, a real one some six zones
 _PRIME_AGAIN_MS = 60_000  # after priming failed
@@ -87,13 +87,13 @@ class Walk:
     ) -> Generator[Ask, Reply, Finding]:
         """From a cut down. `before`: a delegation that has just failed; when it comes again nothing has changed."""
         asked = 0 if self._config.qname_minimisation else MINIMISED
-        known = cut.zone  # the longest name on the way that is known to exist
+        near = cut.zone  # the longest name on the way that is known to exist
         for _ in range(_CUTS):
             while True:
-                qname = minimised(sname, known, asked)
+                qname = minimised(sname, near, asked)
                 full = qname == sname
-                if not full and self._exists(qname):
-                    known = qname
+                if not full and exists(qname, self._cache):
+                    near = qname
                     continue
                 try:
                     finding = yield from self._ask_zone(cut, qname, qtype if full else codes.TYPE_A, depth)
@@ -118,7 +118,7 @@ class Walk:
                     return _redirected(sname, qtype, finding)
                 if finding.kind == scrub.NODATA:
                     self._question.remember(qname, codes.TYPE_A, finding)
-                known = qname
+                near = qname
                 asked += 1
             if finding.kind != scrub.REFERRAL:
                 self._question.remember(sname, qtype, finding)
@@ -128,15 +128,8 @@ class Walk:
             self._question.remember_ds(finding)
             if before is not None and (cut.zone, cut.servers, cut.glue) == _same(before[0]):
                 raise before[1]
-            known = cut.zone
+            near = cut.zone
         raise Failed(codes.EDE_OTHER, f"more than {_CUTS} zone cuts above {names.to_text(sname)}")
-
-    def _exists(self, qname: bytes) -> bool:
-        """Whether the cache shows that the name exists, so that asking for it hides nothing and shows nothing."""
-        if self._cache.get(qname, codes.TYPE_A) is not None:
-            return True
-        denial = self._cache.denied(qname, codes.TYPE_A)
-        return denial is not None and denial.rcode == codes.RCODE_NOERROR
 
     # --- where to begin --------------------------------------------------------------------------------------------
 
@@ -193,10 +186,16 @@ class Walk:
     def _ask_zone(self, cut: Delegation, qname: bytes, qtype: int, depth: int) -> Generator[Ask, Reply, Finding]:
         """Ask the zone's servers until one says something usable; raises Failed when none does."""
         infra = self._infra
-        servers = {server.address: server for server in self._addresses(cut)}
+        servers = {address: _Server(address, name) for address, name in known(cut, self._cache, self._config)}
         unknown = self._nameless(cut, servers)
         second: Finding | None = None  # not authoritative: only if nobody has better
         last_chance = False
+        tried = self._question.already(qname, qtype)
+        if tried is not None and tried.server in servers:
+            finding = yield from self._ask_server(servers[tried.server], cut, qname, qtype, depth, tried)
+            if finding is not None and finding.reliable:
+                return finding
+            second = finding
         while True:
             now_ms = self._budget.now_ms
             open_ = [server for server in servers.values() if self._worth(server, cut.zone, last_chance)]
@@ -214,7 +213,7 @@ class Walk:
                     continue
                 raise self._failure(cut, servers.values())
             least = min(server.tries for server in candidates)
-            wanted = self._preferred([server.address for server in candidates if server.tries == least])
+            wanted = preferred([server.address for server in candidates if server.tries == least], self._config)
             chosen = infra.choose(wanted, self._resolver.chance, now_ms)
             finding = yield from self._ask_server(servers[chosen], cut, qname, qtype, depth)
             if finding is None:
@@ -245,9 +244,9 @@ class Walk:
         return Failed(ede, f"no name server of {zone} answers: {', '.join(said)}{more}")
 
     def _ask_server(
-        self, server: _Server, cut: Delegation, qname: bytes, qtype: int, depth: int
+        self, server: _Server, cut: Delegation, qname: bytes, qtype: int, depth: int, tried: Tried | None = None
     ) -> Generator[Ask, Reply, Finding | None]:
-        """Ask one server; None when what it says is of no use."""
+        """Ask one server, unless it has been (`tried`); None when what it says is of no use."""
         config, infra = self._config, self._infra
         server.tries += 1
         if server.tries > _TRIES:
@@ -256,6 +255,7 @@ class Walk:
         message, word, transport, rtt_ms = yield from exchange(
             server.address, qname, qtype, edns_size=config.edns_size, do=self._question.signed,
             randomise=config.case_randomisation, infra=infra, chance=self._resolver.chance, budget=self._budget,
+            tried=tried,
         )  # fmt: skip
         if message is None:
             server.word = word
@@ -284,34 +284,6 @@ class Walk:
 
     # --- addresses of name servers -----------------------------------------------------------------------------------
 
-    def _addresses(self, cut: Delegation) -> list[_Server]:
-        """Every address of the delegation's servers that is known: glue, and what the names' own zones said."""
-        glue = dict(cut.glue)
-        out = []
-        for name in cut.servers:
-            texts = list(glue.get(name, ()))
-            for rtype in self._types():
-                rrset = self._cache.get(name, rtype)
-                if rrset is not None:
-                    texts += [address_text(rtype, rdata) for rdata in rrset.rdatas[:8]]
-            out += [_Server((text, PORT), name) for text in texts if self._may_ask(text)]
-        return out
-
-    def _types(self) -> tuple[int, ...]:
-        types = ((codes.TYPE_A, self._config.use_ipv4), (codes.TYPE_AAAA, self._config.use_ipv6))
-        return tuple(rtype for rtype, used in (types[::-1] if self._config.prefer == 6 else types) if used)
-
-    def _preferred(self, addresses: list[Server]) -> list[Server]:
-        """Those of the family that is preferred, if there are any."""
-        prefer = self._config.prefer
-        if not prefer:
-            return addresses
-        return [address for address in addresses if (":" in address[0]) == (prefer == 6)] or addresses
-
-    def _may_ask(self, address: str) -> bool:
-        config = self._config
-        return usable(address, config.use_ipv4, config.use_ipv6, config.query_localhost)
-
     def _nameless(self, cut: Delegation, servers: dict[Server, _Server]) -> Generator[tuple[bytes, int]]:
         """Which (name, type) to look up for further addresses, in order, as far as the budget allows.
 
@@ -320,7 +292,7 @@ class Walk:
         if cut.ttl < 0:
             return
         tried: set[bytes] = set()
-        for rtype in self._types():
+        for rtype in types(self._config):
             own = self._cache.get(cut.zone, codes.TYPE_NS, False, rrcache.AUTHORITY)
             child = tuple(names.lower(rdata) for rdata in own.rdatas[: scrub.SERVERS]) if own is not None else ()
             for name in dict.fromkeys((*cut.servers, *child)):
@@ -360,9 +332,9 @@ class Walk:
             question.resolving.discard(key)
         for rrset in result.answer:
             if rrset.rtype == rtype:
-                for rdata in rrset.rdatas[:8]:
+                for rdata in rrset.rdatas[:MOST]:
                     text = address_text(rtype, rdata)
-                    if self._may_ask(text):
+                    if may_ask(text, self._config):
                         servers.setdefault((text, PORT), _Server((text, PORT), name))
 
     def _note(

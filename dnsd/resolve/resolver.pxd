@@ -37,3 +37,4 @@ cdef class _Question:
     cdef public set elsewhere
     cdef public set unproven
     cdef public object realm
+    cdef public object tried

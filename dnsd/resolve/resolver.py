@@ -18,7 +18,7 @@ from dnsd.resolve.budget import Budget, Failed, Spent
 from dnsd.resolve.chain import Found, Zone
 from dnsd.resolve.config import Config
 from dnsd.resolve.forwarded import Relay, Upstream
-from dnsd.resolve.forwarder import Ask, Outcome, Reply
+from dnsd.resolve.forwarder import Ask, Outcome, Reply, Tried
 from dnsd.resolve.hints import Hints
 from dnsd.resolve.infra import Chance, Infra
 from dnsd.resolve.iterate import Walk
@@ -28,13 +28,13 @@ from dnsd.resolve.rrsets import FLAG_AD, RRset, response
 from dnsd.resolve.steps import Step
 from dnsd.resolve.validator import BOGUS, INSECURE, Validator, Verdict
 
-__all__ = ["Resolver", "Result"]
+__all__ = ["BOGUS_BIT", "Resolver", "Result", "remember"]
 
 _CHAINS = frozenset((codes.TYPE_DS, codes.QTYPES["DNSKEY"]))
 # Not for those who did not set DO (RFC 4035, section 3.2.1).
 _SIGNED_ONLY = frozenset((codes.QTYPES["NSEC"], codes.QTYPES["NSEC3"]))
 _YXDOMAIN = codes.RCODES["YXDOMAIN"]
-_BOGUS = 1 << 16  # beside a qtype: the failure of validation, which a question with CD set does not share
+BOGUS_BIT = 1 << 16  # beside a qtype: the failure of validation, which a question with CD set does not share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,20 +78,23 @@ class Resolver:
         trace: list[Step] | None = None,
         renew: bool = False,
         realms: Realms | None = None,
+        tried: Tried | None = None,
     ) -> Generator[Ask, Reply, Outcome]:
         """Resolve one question of class IN (`sname` lower case); the Outcome's response is what an upstream would send.
 
         `do`: the client wants signatures. `cd`: it validates by itself. The response has AD set when everything in it
         is secure, whoever asks. `now_ms` is monotonic. `renew`: what is known about the name itself is asked for anew.
         `realms`: who is responsible for names that are met on the way; without it the authorities are for all of them.
+        `tried`: a question that has been asked already (`shortcut`), and is not asked again.
         """
         validates = bool(self.validator) and not cd
         question = _Question(self, do or validates or self.config.dnssec, now_ms, trace)
         question.renewed = sname if renew else b""
         question.realms = realms
+        question.tried = tried
         cached, bogus = self.cache.failed(sname, qtype, now_ms), False
         if cached is None and validates:
-            cached, bogus = self.cache.failed(sname, qtype | _BOGUS, now_ms), True
+            cached, bogus = self.cache.failed(sname, qtype | BOGUS_BIT, now_ms), True
         if cached is not None:
             question.note(steps.FAILED, 0, sname, qtype, said="cached", text=cached[1])
             return Outcome(None, codes.EDE_CACHED_ERROR, f"failed a moment ago: {cached[1]}", bogus)
@@ -108,15 +111,15 @@ class Resolver:
             try:
                 verdict = yield from question.validated(sname, qtype, result)
             except Failed as failure:  # the budget is spent
-                self.cache.fail(sname, qtype | _BOGUS, failure.ede, failure.text, question.budget.now_ms)
+                self.cache.fail(sname, qtype | BOGUS_BIT, failure.ede, failure.text, question.budget.now_ms)
                 return Outcome(None, failure.ede, failure.text)
             ede, text = verdict.ede, verdict.text
             if verdict.state == BOGUS:
                 for name, rtype in verdict.blame:
                     self.cache.forget(name, rtype)
-                self.cache.fail(sname, qtype | _BOGUS, ede, text, question.budget.now_ms)
+                self.cache.fail(sname, qtype | BOGUS_BIT, ede, text, question.budget.now_ms)
                 return Outcome(None, ede, text, True)
-            self.cache.succeeded(sname, qtype | _BOGUS)
+            self.cache.succeeded(sname, qtype | BOGUS_BIT)
             result = Result(verdict.rcode, verdict.answer, verdict.authority)
             flags = FLAG_AD if verdict.secure else 0
         if trace is not None:
@@ -147,6 +150,15 @@ class _Question:
         self.elsewhere: set[bytes] = set()  # names of the answer that others than the authorities are responsible for
         self.unproven: set[bytes] = set()  # those of them that nobody validates
         self.realm: Forwarded | None = None  # the forward entry over whose servers this looks up
+        self.tried: Tried | None = None
+
+    def already(self, qname: bytes, qtype: int) -> Tried | None:
+        """This question, if it has been asked before the resolution began; once."""
+        tried = self.tried
+        if tried is None or tried.qtype != qtype or names.lower(tried.cased) != qname:
+            return None
+        self.tried = None
+        return tried
 
     def walk(self) -> Walk | Relay:
         """Who looks up for it: the walk from the root down, or a forward entry's servers."""
@@ -399,18 +411,7 @@ class _Question:
 
     def remember(self, sname: bytes, qtype: int, finding: scrub.Finding) -> None:
         """Put what was found for `sname` into the cache, with the rank that it has."""
-        rank = rrcache.AUTHORITATIVE if finding.authoritative else rrcache.ANSWER
-        if finding.kind in (scrub.NODATA, scrub.NXDOMAIN):
-            rcode = codes.RCODE_NXDOMAIN if finding.kind == scrub.NXDOMAIN else codes.RCODE_NOERROR
-            self.cache.deny(sname, qtype, Denial(rcode, finding.authority, self.signed))
-            return
-        made = False  # a CNAME behind a DNAME is made by us each time
-        for rrset in finding.rrsets:
-            if not made:
-                self.cache.put(rrset, rank, self.signed)
-                # RFC 2181, section 5.4.1: only the first RRset of the chain is covered by AA.
-                rank = rrcache.ANSWER
-            made = rrset.rtype == codes.TYPE_DNAME and qtype != codes.TYPE_DNAME
+        remember(self.cache, self.signed, sname, qtype, finding)
 
     def note(self, kind: str, depth: int, name: bytes, qtype: int, **values: object) -> None:
         """Write a step when somebody wants to see them."""
@@ -420,3 +421,19 @@ class _Question:
 
 def _has_soa(authority: tuple[RRset, ...]) -> bool:
     return any(rrset.rtype == codes.TYPE_SOA for rrset in authority)
+
+
+def remember(cache: RRCache, signed: bool, sname: bytes, qtype: int, finding: scrub.Finding) -> None:
+    """Put what was found for `sname` into the cache, with the rank that it has; `signed`: it was asked with DO."""
+    rank = rrcache.AUTHORITATIVE if finding.authoritative else rrcache.ANSWER
+    if finding.kind in (scrub.NODATA, scrub.NXDOMAIN):
+        rcode = codes.RCODE_NXDOMAIN if finding.kind == scrub.NXDOMAIN else codes.RCODE_NOERROR
+        cache.deny(sname, qtype, Denial(rcode, finding.authority, signed))
+        return
+    made = False  # a CNAME behind a DNAME is made by us each time
+    for rrset in finding.rrsets:
+        if not made:
+            cache.put(rrset, rank, signed)
+            # RFC 2181, section 5.4.1: only the first RRset of the chain is covered by AA.
+            rank = rrcache.ANSWER
+        made = rrset.rtype == codes.TYPE_DNAME and qtype != codes.TYPE_DNAME

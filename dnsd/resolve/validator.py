@@ -90,6 +90,20 @@ class Validator:
             name = names.parent(name)
         return None
 
+    def looks_away(self, name: bytes, now: int) -> bool:
+        """Whether it is known already that nobody's keys vouch for what is at a name: `judge` lets it pass unsigned."""
+        anchor = self.anchors.nearest(name, now)
+        if anchor is None or anchor.negative:
+            return True
+        while at_or_below(name, anchor.zone):
+            zone = self.memory.zone(name, now)
+            if zone is not None:
+                return bool(zone.state == INSECURE)
+            if name == names.ROOT:
+                break
+            name = names.parent(name)
+        return False
+
     def judge(
         self,
         sname: bytes,

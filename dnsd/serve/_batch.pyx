@@ -8,7 +8,6 @@ addresses through memoryviews; `batch.py` has the same class in Python for machi
 
 from libc.string cimport memset, memcpy
 from libc.errno cimport errno, EAGAIN, ECONNREFUSED, EINTR, ENETUNREACH
-import os
 import select
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -43,6 +42,9 @@ cdef extern from *:
     #include <sys/socket.h>
     #include <sys/epoll.h>
     #include <netinet/in.h>
+    #include <arpa/inet.h>
+    #include <errno.h>
+    #include <unistd.h>
     #include <string.h>
     #include <time.h>
     static unsigned plain_pktinfo(struct msghdr *m) {
@@ -104,6 +106,23 @@ cdef extern from *:
         clock_gettime(which, &t);
         return (unsigned long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
     }
+    static int dial(const char *host, int port) {
+        /* A connected socket; below 0 the error. */
+        struct sockaddr_in6 a; socklen_t size; int fd, family = strchr(host, ':') ? AF_INET6 : AF_INET;
+        memset(&a, 0, sizeof a);
+        if (family == AF_INET) {
+            struct sockaddr_in *v4 = (struct sockaddr_in *)&a;
+            v4->sin_family = AF_INET; v4->sin_port = htons(port); size = sizeof *v4;
+            if (inet_pton(AF_INET, host, &v4->sin_addr) != 1) return -EINVAL;
+        } else {
+            a.sin6_family = AF_INET6; a.sin6_port = htons(port); size = sizeof a;
+            if (inet_pton(AF_INET6, host, &a.sin6_addr) != 1) return -EINVAL;
+        }
+        fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        if (fd < 0) return -errno;
+        if (connect(fd, (struct sockaddr *)&a, size) < 0) { int error = errno; close(fd); return -error; }
+        return fd;
+    }
     static int watch_edges(int epoll, int fd, unsigned int slot) {
         struct epoll_event e; memset(&e, 0, sizeof e);
         e.events = EPOLLIN | EPOLLET; e.data.u64 = slot;
@@ -124,6 +143,8 @@ cdef extern from *:
     unsigned long long clock_ms(int which) nogil
     int CLOCK_MONOTONIC
     int CLOCK_REALTIME
+    int dial(const char *host, int port) nogil
+    int close_fd "close"(int fd) nogil
     int watch_edges(int epoll, int fd, unsigned int slot) nogil
     unsigned int slot_of(const epoll_event *e) nogil
     unsigned plain_pktinfo(msghdr *m) nogil
@@ -360,7 +381,7 @@ cdef class Batch:
 
 
 cdef enum:
-    LINES = 1024
+    LINES = 2048
     LINE_IN = 4096
     LINE_OUT = 320
     EVENTS = 128
@@ -440,10 +461,20 @@ cdef class Lines:
             raise OSError(errno, "epoll_ctl")
         self._fds[line] = fd
 
+    def dial(self, int line, str host, int port):
+        """A new socket on a random port, connected to a server; raises OSError."""
+        cdef int fd = dial(host.encode(), port)
+        if fd < 0:
+            raise OSError(-fd, "connect")
+        if watch_edges(self.epoll_fd, fd, line) < 0:
+            close_fd(fd)
+            raise OSError(errno, "epoll_ctl")
+        self._fds[line] = fd
+
     def close(self, int line):
         """Close a socket; its number may be used again."""
         if self._fds[line] >= 0:
-            os.close(self._fds[line])
+            close_fd(self._fds[line])
             self._fds[line] = -1
 
     def end(self):

@@ -17,7 +17,7 @@ from typing import Any
 SIZE = 64
 IN_STRIDE = 2112
 OUT_STRIDE = 1344
-LINES = 1024
+LINES = 2048
 LINE_IN = 4096
 LINE_OUT = 320
 _NAME = 28
@@ -157,6 +157,17 @@ class PythonLines:
         self._sockets[line] = socket.socket(fileno=fd)
         self._lines[fd] = line
         self._epoll.register(fd, select.EPOLLIN)
+
+    def dial(self, line: int, host: str, port: int) -> None:
+        """A new socket on a random port, connected to a server; raises OSError."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.connect((host, port))
+        except OSError:
+            sock.close()
+            raise
+        self.open(line, sock.detach())
 
     def close(self, line: int) -> None:
         """Close a socket; its number may be used again."""

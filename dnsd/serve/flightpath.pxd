@@ -9,7 +9,7 @@ from dnsd.serve.latepath cimport LatePath
 from dnsd.serve.flighttable cimport FlightTable
 from dnsd.serve.lanes cimport Lanes
 
-# Not final: `serve.rounds` waits for it.
+# Not final: `serve.shortpath` adds recursion.
 cdef class FlightPath(LatePath):
     cdef public FlightTable flights
     cdef public object lines
@@ -43,6 +43,7 @@ cdef class FlightPath(LatePath):
     cdef public object proven
     cdef public int more
     cdef long long soonest
+    cdef int kept
 
     cdef int comfort(self, int f) except? -1
     cdef int reply(self, int j, int length) except? -2
@@ -58,6 +59,10 @@ cdef class FlightPath(LatePath):
     cdef int arrive(self, int i) except? -1
     cdef int answers(self, int f, int base, int size) except? -1
     cdef int land(self, int f, int base, int size) except? -1
+    cdef int keep(self, int f, const unsigned char[::1] d, int base, int size) except? -1
+    cdef int deliver(self, int f, int at) except? -1
+    cdef int board(self, int f, Query q, int i, int fd) except? -1
+    cdef int promise(self, int f) except? -1
     cdef int respond(self, int j) except? -2
     cpdef answer_all(self)
     cdef int due_by(self, long long deadline) except? -1

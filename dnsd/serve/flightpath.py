@@ -86,6 +86,7 @@ class FlightPath(LatePath):
         self.proven: Any = None
         self.more = 0
         self.soonest = 0
+        self.kept = 0
         self.forget_routes()
 
     # --- what the worker calls ------------------------------------------------------------------------------------
@@ -174,6 +175,15 @@ class FlightPath(LatePath):
         """Hand over all that is under way; for a worker that leaves."""
         self.handoff.everything()
 
+    def asked(self, f: int) -> tuple[str, int]:
+        """The server that a flight's question went to."""
+        server: tuple[str, int] = self.lanes.servers[self.flights.pool[f]]
+        return server
+
+    def begun(self, f: int) -> Any:
+        """Of a question of recursion the `Start`; None of any other."""
+        return None
+
     @property
     def under_way(self) -> int:
         """How many flights there are, those handed over included."""
@@ -217,13 +227,7 @@ class FlightPath(LatePath):
         mark = self.mark(route)
         f = t.find(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, mark, self.generation)
         if f >= 0:
-            if t.state[f] == 2:
-                return LatePath.defer(self, q, i, fd)
-            j = t.join(f)
-            if j < 0:
-                return self.overloaded(q, i)
-            self.count(COUNT_COALESCED)
-            return self.park(j, q, i, fd)
+            return self.board(f, q, i, fd)
         if self.route_count[route] == 0 and self.choose(route) == 0:
             return LatePath.defer(self, q, i, fd)
         f = t.start(s.name, s.name_length, s.hash_policy[0], q.qtype, bits, mark, self.generation)
@@ -239,12 +243,31 @@ class FlightPath(LatePath):
             t.release(f)
             return LatePath.defer(self, q, i, fd)
         if t.slot[f] >= 0:  # else it has come to nothing at once
-            if stale and t.until[f] > self.mono_ms + 1800:
-                t.hasten(f, self.mono_ms + 1800)
-                self.due_by(self.mono_ms + 1800)
+            if stale:
+                self.promise(f)
             if self.route_way[route] == 3:
                 self.accompany(f, route)
         return self.park(j, q, i, fd)
+
+    def board(self, f: cython.int, q: Query, i: cython.int, fd: cython.int) -> cython.int:
+        """Packet `i` of the batch asks what is under way already; as `defer`."""
+        t: FlightTable = self.flights
+        j: cython.int
+
+        if t.state[f] == 2:
+            return LatePath.defer(self, q, i, fd)
+        j = t.join(f)
+        if j < 0:
+            return self.overloaded(q, i)
+        self.count(COUNT_COALESCED)
+        return self.park(j, q, i, fd)
+
+    def promise(self, f: cython.int) -> cython.int:
+        """There is an answer past its time to a flight's question: nobody waits for a better one for long."""
+        if self.flights.until[f] > self.mono_ms + 1800:
+            self.flights.hasten(f, self.mono_ms + 1800)
+            self.due_by(self.mono_ms + 1800)
+        return 0
 
     def renew(self, q: Query, s: Query) -> cython.int:
         """As `LatePath.renew`: a flight that nobody waits for, unless there is one already."""
@@ -557,45 +580,60 @@ class FlightPath(LatePath):
     def land(self, f: cython.int, base: cython.int, size: cython.int) -> cython.int:
         """Remember an answer, and give it to everybody who waited."""
         t: FlightTable = self.flights
-        r: Reader = self.reader
-        j: cython.int
-        at: cython.int
-        ttl: cython.int
-        keep: cython.int
         slot: cython.int = t.slot[f]
         pool: cython.int = t.pool[f]
         lead: cython.int = f if t.lead[f] < 0 else t.lead[f]
+        at: cython.int = self.keep(f, self.datagrams, base, size)
 
-        if r.read(self.datagrams, base, size):
-            self.handoff.flight(f, bytes(self.datagrams[base : base + size]), "", 0)
-            return 0
-        keep = r.ttl
-        ttl = keep if keep < self.max_ttl else self.max_ttl
-        if keep > 0 and ttl < self.min_ttl:
-            ttl = self.min_ttl
-        # What nobody may remember is in the cache for as long as this function runs.
-        at = self.cache.put(
-            t.name[256 * f : 256 * f + t.name_length[f]], t.name_length[f], t.hash[f], t.qtype[f], t.bits[f], t.route[f],
-            r.data, r.body, r.length, r.question, r.rcode & 65535, r.answers, r.authorities, r.additionals, r.ttls,
-            r.ttl_count, r.pointers, r.pointer_count, self.now, ttl if ttl > 0 else 1,
-        )  # fmt: skip
         if at == 0:
             self.handoff.flight(f, bytes(self.datagrams[base : base + size]), "", 0)
             return 0
-        if ttl > 0:
-            self.count(COUNT_CACHE_STORED)
         if self.lanes.suspect[pool]:
             self.handoff.cleared(pool)
         self.lanes.measured(pool, self.mono_ms - t.sent[f])
         self.lanes.settle(slot, 0)
         if lead != f or t.mate[lead] >= 0:
             self.disband(lead, f)
-        j = t.first[lead]
-        t.hand(lead)  # nobody joins any more; the key stays taken while its clients are answered
+        return self.deliver(lead, at)
+
+    def keep(
+        self, f: cython.int, d: cython.const[cython.uchar][::1], base: cython.int, size: cython.int
+    ) -> cython.int:
+        """Put the answer to a flight's question into the cache; where it is there, 0 when it cannot be used."""
+        t: FlightTable = self.flights
+        r: Reader = self.reader
+        at: cython.int
+        ttl: cython.int
+        keep: cython.int
+
+        if r.read(d, base, size):
+            return 0
+        keep = r.ttl
+        ttl = keep if keep < self.max_ttl else self.max_ttl
+        if keep > 0 and ttl < self.min_ttl:
+            ttl = self.min_ttl
+        self.kept = 1 if ttl > 0 else 0
+        # What nobody may remember is in the cache until `deliver` is done.
+        at = self.cache.put(
+            t.name[256 * f : 256 * f + t.name_length[f]], t.name_length[f], t.hash[f], t.qtype[f], t.bits[f], t.route[f],
+            r.data, r.body, r.length, r.question, r.rcode & 65535, r.answers, r.authorities, r.additionals, r.ttls,
+            r.ttl_count, r.pointers, r.pointer_count, self.now, ttl if ttl > 0 else 1,
+        )  # fmt: skip
+        if at and ttl > 0:
+            self.count(COUNT_CACHE_STORED)
+        return at
+
+    def deliver(self, f: cython.int, at: cython.int) -> cython.int:
+        """Give everybody who waited for a flight what `keep` has just put into the cache."""
+        t: FlightTable = self.flights
+        kept: cython.int = self.kept
+        j: cython.int = t.first[f]
+
+        t.hand(f)  # nobody joins any more; the key stays taken while its clients are answered
         while j >= 0:
             j = self.respond(j)
-        t.release(lead)
-        if ttl <= 0:
+        t.release(f)
+        if kept == 0:
             self.cache.drop(at)
         return 0
 

@@ -17,6 +17,7 @@ from dnsd.contract import codes, names
 from dnsd.resolve.forwarded import Upstream as Over
 from dnsd.resolve.forwarder import UDP, Ask, Outcome, Reply, first_patience_ms, forward, query
 from dnsd.resolve.resolver import Resolver
+from dnsd.resolve.shortcut import Shortcut
 from dnsd.resolve.upstreams import FAILOVER, FASTEST, RACE, SPREAD, Server, Servers
 from dnsd.serve.handoff import Retry
 from dnsd.serve.realms import Belongings
@@ -102,6 +103,7 @@ class _Flight:
     first: Miss
     misses: list[Miss]
     late: bool = False  # has been under way for so long that an answer past its time is better than none
+    counted: bool = False  # whether `Shortcut.busy` counts it
     handed: list[int] = dataclasses.field(default_factory=list)  # numbers of the compiled path's flights
 
 
@@ -143,6 +145,7 @@ class Flights:
         resolver: Resolver | None = None,
         stale: bool = False,
         over: Callable[[Over], Resolver] | None = None,
+        shortcut: Shortcut | None = None,
     ) -> None:
         self._answers = answers
         self._upstream = upstream
@@ -153,6 +156,7 @@ class Flights:
         self._over = over  # makes a resolver that asks forwarders, and validates what they say
         self._relaying: dict[tuple[object, ...], Resolver] = {}
         self._belongings = Belongings(answers, self._resolver_over) if over is not None else None
+        self._shortcut = shortcut  # the compiled path's; it begins nothing that a generator works on
         self._stale = stale  # whether answers past their time are served
         self._flights: dict[bytes, _Flight] = {}
         self._servers = Servers(secrets.randbelow)
@@ -203,22 +207,28 @@ class Flights:
                 retry.server if retry else None,
             )  # fmt: skip
         elif route.kind == "recurse" and self._resolver is not None:
-            retry = None  # a new table: what the old one's server said is of no use
+            tried = retry.tried if retry is not None else None
+            retry = None
             question = self._resolver.resolve(
-                miss.sname, miss.qtype, miss.do, miss.cd, self._now_ms(), renew=miss.fd == NOBODY,
+                miss.sname, miss.qtype, miss.do, miss.cd, tried.began_ms if tried else self._now_ms(),
+                renew=miss.fd == NOBODY,
                 realms=functools.partial(self._belongings.realm, miss.client) if self._belongings is not None else None,
+                tried=tried,
             )  # fmt: skip
         else:
             text = f"`{route.kind}` is not in this version; name upstream servers in the forward entry {route.name}"
             self._reply(miss, Outcome(None, codes.EDE_OTHER, text))
             return
+        flight = self._flights[miss.key] = _Flight(question, miss, [miss])
+        self.askers += 1
         try:
             ask = next(question)
         except StopIteration as stop:
-            self._reply(miss, stop.value)
+            self._land(miss.key, stop.value)
             return
-        flight = self._flights[miss.key] = _Flight(question, miss, [miss])
-        self.askers += 1
+        if self._shortcut is not None and route.kind == "recurse":
+            flight.counted = True
+            self._shortcut.enter(miss.sname, miss.qtype)
         if self._stale and miss.fd != NOBODY:
             self._sequence += 1
             due_ms = miss.started_ms + PATIENCE_MS
@@ -342,7 +352,8 @@ class Flights:
             self._answers.landed(retry.flight)
         else:
             flight.handed.append(retry.flight)
-        self._answers.forget_routes()
+        if retry.tried is None:
+            self._answers.forget_routes()
 
     def refuse(self, retry: Retry, text: str) -> None:
         """SERVFAIL to all who wait; for a worker that leaves."""
@@ -376,6 +387,8 @@ class Flights:
 
     def _land(self, key: bytes, outcome: Outcome) -> None:
         flight = self._flights.pop(key)
+        if flight.counted and self._shortcut is not None:
+            self._shortcut.leave(flight.first.sname, flight.first.qtype)
         self.askers -= len(flight.misses)
         for number in flight.handed:
             self._answers.landed(number)

@@ -19,7 +19,10 @@ _TRUNCATED = b"\x00\x00\x82\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retry:
-    """A flight for the generators: `misses` wait, `server` was asked at `started_ms`, and `wire` or `error` came of it."""
+    """A flight for the generators: `misses` wait, `server` was asked at `started_ms`, and `wire` or `error` came of it.
+
+    `tried` says the same of a question of recursion (`resolve.forwarder.Tried`).
+    """
 
     flight: int
     server: tuple[str, int]
@@ -27,6 +30,7 @@ class Retry:
     wire: bytes | None
     error: str
     misses: list[Any]
+    tried: Any = None
 
 
 class Handoff:
@@ -34,13 +38,14 @@ class Handoff:
 
     def __init__(self, path: FlightPath) -> None:
         self._path = path
-        self.pending: list[tuple[int, tuple[str, int], bytes | None, str]] = []
+        self.pending: list[tuple[int, tuple[str, int], bytes | None, str, Any]] = []
         self.silent: list[tuple[str, int]] = []  # who was silent in a race; taken by whoever keeps account
 
     def flight(self, f: int, wire: bytes | None, error: str, late: int) -> None:
         """Put one aside. `late`: its answer may still come."""
         path = self._path
-        server = path.lanes.servers[path.flights.pool[f]]
+        server = path.asked(f)
+        begun, began_ms = path.begun(f), path.flights.sent[f]
         f = path.fallen(f, late)
         if f < 0:  # others of the race are under way
             if error in ("timeout", "unreachable"):
@@ -48,7 +53,8 @@ class Handoff:
             return
         if wire is None and error in ("truncated", "forged"):
             wire = _TRUNCATED
-        self.pending.append((f, server, wire, "" if wire else error))
+        tried = begun.tried(wire, "" if wire else error, began_ms, path.mono_ms) if begun is not None else None
+        self.pending.append((f, server, wire, "" if wire else error, tried))
         path.flights.hand(f)
 
     def line(self, slot: int, but: int, error: str = "unreachable") -> None:
@@ -79,14 +85,14 @@ class Handoff:
         pending, self.pending = self.pending, []
         found = []
         others, path.misses = path.misses, []
-        for f, server, wire, error in pending:
+        for f, server, wire, error, tried in pending:
             j = path.flights.first[f]
             started_ms = path.flights.started[j] if j >= 0 else path.mono_ms
             while j >= 0:
                 j = path.waited(j)
             misses, path.misses = path.misses, []
             if misses:
-                found.append(Retry(f, server, started_ms, wire, error, misses))
+                found.append(Retry(f, server, started_ms, wire, error, misses, tried))
             else:
                 path.landed(f)
         path.misses = others

@@ -27,3 +27,5 @@ cdef class Lanes:
     cpdef int draw(self, int pool, unsigned long long now_ms) except? -2
     cpdef int again(self, int pool, int slot) except? -2
     cpdef int settle(self, int slot, int late) except? -1
+    cpdef int dial(self, str host, int port) except? -2
+    cpdef int close(self, int slot) except? -1

@@ -4,7 +4,8 @@ Compiled by Cython with the types in `lanes.pxd`. Per server 128 places; the soc
 when it is first drawn (the kernel gives it a random port) and retired after 60 s or 1,000 questions:
 a forger has to guess port and id (RFC 5452). Up to sixteen questions of one batch leave through what
 was drawn for the first of them, in one system call: for each of them the port is as random as before. A
-retired socket stays open until nobody waits for it.
+retired socket stays open until nobody waits for it. A question of recursion has a socket of its own
+(`dial`), which is closed with its answer.
 What is received on a socket and answers nothing that was asked is counted: a socket that gets too
 much of it is under attack.
 """
@@ -123,7 +124,7 @@ class Lanes:
 
     def again(self, pool: cython.int, slot: cython.int) -> cython.int:
         """One more question through a socket that was drawn a moment ago; -1 when it has been retired."""
-        if self.place[self.owner[slot]] != slot or self.owner[slot] >> 7 != pool:
+        if self.owner[slot] < 0 or self.place[self.owner[slot]] != slot or self.owner[slot] >> 7 != pool:
             return -1
         self.asked[slot] += 1
         self.waiting[slot] += 1
@@ -160,10 +161,25 @@ class Lanes:
         self.strange[slot] = 0
         return slot
 
+    def dial(self, host: str, port: cython.int) -> cython.int:
+        """A socket for one question only, in no pool: `settle` closes it; -1 when there is none to be had."""
+        if not self.free:
+            return -1
+        slot: cython.int = self.free.pop()
+        try:
+            self.lines.dial(slot, host, port)
+        except OSError:
+            self.free.append(slot)
+            return -1
+        self.owner[slot] = -1
+        self.waiting[slot] = 1
+        self.strange[slot] = 0
+        return slot
+
     def retire(self, slot: int) -> None:
         """Draw this socket no more; it is closed when nobody waits for it."""
         at = self.owner[slot]
-        if self.place[at] != slot:
+        if at < 0 or self.place[at] != slot:
             return
         self.place[at] = -1
         if self.waiting[slot] == 0:
@@ -172,13 +188,17 @@ class Lanes:
     def settle(self, slot: cython.int, late: cython.int) -> cython.int:
         """One question fewer waits on a socket; `late`: its answer may still come and is then no attack."""
         self.waiting[slot] -= 1
+        if self.owner[slot] < 0:
+            self.close(slot)
+            return 0
         self.pool_waiting[self.owner[slot] >> 7] -= 1
         self.strange[slot] -= late
         if self.waiting[slot] == 0 and self.place[self.owner[slot]] != slot:
             self.close(slot)
         return 0
 
-    def close(self, slot: int) -> None:
+    def close(self, slot: cython.int) -> cython.int:
         """Give a socket and its number back."""
         self.lines.close(slot)
         self.free.append(slot)
+        return 0

@@ -1,8 +1,8 @@
 cimport cython
-from dnsd.serve.flightpath cimport FlightPath
+from dnsd.serve.shortpath cimport ShortPath
 
 @cython.final
-cdef class Rounds(FlightPath):
+cdef class Rounds(ShortPath):
     cdef public object poll
     cdef unsigned long long[::1] times
     cdef int[::1] ready_fds

@@ -7,10 +7,10 @@ Compiled by Cython with the types in `rounds.pxd`: no interpreter between two ba
 import cython
 
 if not cython.compiled:
-    from dnsd.serve.flightpath import FlightPath
+    from dnsd.serve.shortpath import ShortPath
 
 
-class Rounds(FlightPath):
+class Rounds(ShortPath):
     """A query path that waits by itself; `attach` first."""
 
     def attach(self, poll: object, watch: object) -> None:

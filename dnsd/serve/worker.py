@@ -19,6 +19,7 @@ from typing import Any
 
 from dnsd.contract.settings import Settings
 from dnsd.contract.table import TableError
+from dnsd.resolve.shortcut import Shortcut
 from dnsd.serve import control, worker_cache
 from dnsd.serve.batch import load
 from dnsd.serve.control import ControlError, Mapped, TableFiles
@@ -96,12 +97,14 @@ class Worker:
         )  # fmt: skip
         self._upstream = Upstream(self._loop, self._counters, self._clock_ms)
         self._resolver = resolver(plan.settings, len(plan.sockets))
+        shortcut = Shortcut(self._resolver)
         self._flights = Flights(
             self._hotpath, self._upstream, self._counters, self._clock_ms, self._answer, self._resolver,
-            bool(self._hotpath.stale_s), over_forwarders(plan.settings, len(plan.sockets)),
+            bool(self._hotpath.stale_s), over_forwarders(plan.settings, len(plan.sockets)), shortcut,
         )  # fmt: skip
         self._hotpath.chooser = self._flights.choose
         self._hotpath.proven = self._flights.proven
+        self._hotpath.shortcut = shortcut
         self._connections = Connections(self._loop, self._stream, self._counters, self._clock_ms)
         self._reading = Reading(
             plan.slot, plan.sockets, self._loop, self._connections, self._on_udp, self._hotpath.socket_batch.forget

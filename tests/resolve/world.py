@@ -39,11 +39,12 @@ import dns.rrset
 from dnsd.contract import names
 from dnsd.resolve import hints as hints_of
 from dnsd.resolve.config import Config
-from dnsd.resolve.forwarder import TCP, Ask, Outcome, Reply, matches
+from dnsd.resolve.forwarder import TCP, UDP, Ask, Outcome, Reply, matches
 from dnsd.resolve.infra import Infra
 from dnsd.resolve.realms import Realms
 from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.rrcache import RRCache
+from dnsd.resolve.shortcut import Shortcut
 from dnsd.resolve.steps import Step
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "scenarios"
@@ -269,7 +270,9 @@ class Host:
 class World:
     """Hosts, clocks, and one resolver that is asked."""
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1, short: bool = False) -> None:
+        self.short = short  # whether the shortcut is tried first, as workers do
+        self.shortened = 0
         self.hosts: dict[str, Host] = {}
         self.mono_ms = 1_000_000
         self.wall_ms = 1_800_000_000_000
@@ -283,6 +286,7 @@ class World:
         self._chance = random.Random(seed)
         self._resolver: Resolver | None = None
         self.realms: Realms | None = None
+        self._shortcut: Shortcut | None = None
 
     @property
     def resolver(self) -> Resolver:
@@ -332,11 +336,31 @@ class World:
         self.asks.clear()
         self.resolver.cache.clock(self.wall_ms // 1000)
         sname = names.from_text(qname if qname != "." else ".")
-        return self.play(
-            self.resolver.resolve(
-                sname, int(dns.rdatatype.from_text(qtype)), do, False, self.mono_ms, trace, realms=self.realms
-            )
-        )
+        return self.look_up(sname, int(dns.rdatatype.from_text(qtype)), do, trace)
+
+    def look_up(
+        self,
+        sname: bytes,
+        qtype: int,
+        do: bool = False,
+        trace: list[Step] | None = None,
+        reply: Callable[[Ask], Reply] | None = None,
+    ) -> Outcome:
+        """As a worker does it: the shortcut's question first, if it has one, and the generator with what came of it."""
+        began_ms = self.mono_ms
+        if self._shortcut is None or self._shortcut.resolver is not self.resolver:
+            self._shortcut = Shortcut(self.resolver)
+        start = self._shortcut.begin(sname, qtype, do, False, began_ms) if self.short else None
+        tried = None
+        if start is not None:
+            told = (reply or self.reply)(Ask(start.server, start.wire, UDP, start.patience_ms, fresh=True))
+            self.resolver.cache.clock(self.wall_ms // 1000)
+            made = None if told.wire is None else self._shortcut.end(start, told.wire, told.now_ms - began_ms)
+            if made is not None:
+                self.shortened += 1
+                return Outcome(made)
+            tried = start.tried(told.wire, told.error, began_ms, told.now_ms)
+        return self.play(self.resolver.resolve(sname, qtype, do, False, began_ms, trace, realms=self.realms, tried=tried), reply)
 
 
 # --- scenarios --------------------------------------------------------------------------------------------------------
@@ -383,8 +407,11 @@ def scenarios() -> Iterator[Scenario]:
             yield Scenario(title, path.name, lines)
 
 
-def play(scenario: Scenario, world: World | None = None) -> None:
-    """Play a scenario; AssertionError with file and line when something is not as expected."""
+def play(scenario: Scenario, world: World | None = None) -> int:
+    """Play a scenario; AssertionError with file and line when something is not as expected.
+
+    Returns how many questions needed no generator.
+    """
     world = world or World()
     for line in scenario.lines:
         word, *rest = line.words
@@ -393,6 +420,7 @@ def play(scenario: Scenario, world: World | None = None) -> None:
         except AssertionError as error:
             sent = "\n".join(f"  {a.server[0]} {a.transport} {_asked(a)[0]} {_asked(a)[1]}" for a in world.asks)
             raise AssertionError(f"{scenario.file}:{line.number}: {error}\nasked:\n{sent}") from None
+    return world.shortened
 
 
 def _config(world: World, words: list[str], below: list[str]) -> None:

@@ -36,13 +36,18 @@ def respond(
 class Nameserver:
     """Counts and answers questions; `questions` holds (wire, transport, client port)."""
 
-    def __init__(self, script: Script = lambda wire, transport: respond(wire), host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        script: Script = lambda wire, transport: respond(wire),
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         self.script = script
         self.questions: list[tuple[bytes, str, int]] = []
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         for _ in range(20):
             self._udp = socket.socket(family, socket.SOCK_DGRAM)
-            self._udp.bind((host, 0))
+            self._udp.bind((host, port))
             self._tcp = socket.socket(family, socket.SOCK_STREAM)
             try:
                 self._tcp.bind(self._udp.getsockname()[:2])

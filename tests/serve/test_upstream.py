@@ -337,7 +337,8 @@ class FakeResolver:
         self.renewed: list[bool] = []
 
     def resolve(
-        self, sname: bytes, qtype: int, do: bool, cd: bool, now_ms: int, renew: bool = False, realms: Any = None
+        self, sname: bytes, qtype: int, do: bool, cd: bool, now_ms: int, renew: bool = False, realms: Any = None,
+        tried: object = None,
     ) -> Any:
         """One ask, then the outcome."""
         self.renewed.append(renew)
