@@ -15,7 +15,7 @@ from typing import Any
 from controller.candidates import Candidate, Candidates
 from controller.decider import Decider, Outcome
 from controller.ruleset import Address, Group
-from dnsd.contract import codes, names
+from dnsd.contract import codes, layout, names
 from dnsd.contract.facts import Network
 from dnsd.contract.table import Table
 from dnsd.contract.tableinfo import RuleInfo, TableInfo
@@ -23,6 +23,7 @@ from dnsd.contract.tableinfo import RuleInfo, TableInfo
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _ORDER = {"allow": 3, "redirect": 2, "block": 1}
 DECIDES, LOSES, NOT = "decides", "loses", "does not apply"
+_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Explanation:
     found: tuple[str, ...]
     rows: tuple[Row, ...]
     outcome: Outcome
+    elsewhere: tuple[str, ...] = ()  # of a name that we resolve: names on the way that are not asked for from the root
 
 
 def explain(
@@ -76,8 +78,17 @@ def explain(
     return Explanation(
         names.to_text(qname), codes.qtype_name(qtype), str(client), at, zone, revision,
         tuple(_membership(name, client, groups) for name in mine), tuple(_found(qname, decider, candidates)), rows,
-        outcome,
+        outcome, _elsewhere(candidates.info) if outcome.action == "recurse" else (),
     )  # fmt: skip
+
+
+def _elsewhere(info: TableInfo) -> tuple[str, ...]:
+    """Own zones and other forward entries: an alias, or a name server's name, may lead into them while we resolve."""
+    kinds = (info.route(number) for number in range(1, info.route_count + 1))
+    found = [route.name for route in kinds if route.kind != "recurse" and not route.group]
+    flags = info.table.part(layout.SECTION_ZONES).cast("I")[layout.ZONE_FLAGS :: layout.ZONE_WORDS]
+    found += [names.to_text(info.zone(number)[0]) for number, flag in enumerate(flags) if not flag & layout.ZONE_SOLO]
+    return tuple(dict.fromkeys(found))
 
 
 def _membership(name: str, client: Address, groups: Mapping[str, Group] | None) -> str:
@@ -321,6 +332,9 @@ def to_text(explanation: Explanation) -> str:
     if source(e.outcome):
         line += f"   [{source(e.outcome)}]"
     lines.append(line)
+    if e.elsewhere:
+        more = f" and {len(e.elsewhere) - _SHOWN} more" if len(e.elsewhere) > _SHOWN else ""
+        lines.append(f"aliases and name servers in {', '.join(e.elsewhere[:_SHOWN])}{more} are answered as the rules say")
     if e.revision:
         lines.append(f"revision {e.revision}")
     return "\n".join(lines) + "\n"
@@ -340,4 +354,5 @@ def to_json(explanation: Explanation) -> dict[str, Any]:
             "list": outcome.listed, "zone": outcome.zone, "servers": list(outcome.servers), "target": outcome.target,
             "answers": [str(data) for data in outcome.answers],
         },
+        "elsewhere": list(e.elsewhere),
     }  # fmt: skip

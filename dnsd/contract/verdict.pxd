@@ -48,7 +48,6 @@ cdef class Chain:
 
     cpdef int decide(self, Table t, FactsView f, Query q, Verdict v) except? -1
     cpdef int belongs(self, Table t, FactsView f, Query q, Verdict v) except? -1
-    cdef int routed(self, Table t, Verdict v) except? -1
     cdef int walk(self, Table t, FactsView f, Query q, Verdict v) except? -1
     cdef int consider(self, Table t, FactsView f, Query q, Verdict v, unsigned int number, int i, int exception_below) except? -1
     cdef int holds(self, Table t, FactsView f, Query q, unsigned int at) except? -1

@@ -176,6 +176,7 @@ class Chain:
         """Fill `v` for the parsed question `q`; returns the action. Hashes `q` with the table's seeds."""
         own: cython.int
         mine: cython.uint = 0
+        at: cython.uint
 
         v.stage = STAGE_SHAPE
         v.action = q.fault
@@ -245,34 +246,6 @@ class Chain:
             v.label = v.special_label
             v.ttl = 10800
             return v.action
-        return self.routed(t, v)
-
-    def belongs(self, t: Table, f: FactsView, q: Query, v: Verdict) -> cython.int:
-        """Who has the word about a name that an answer from outside leads to; `v` is fresh, with its client's class.
-
-        As `decide`, without client and policy: nobody asks for this name, and `review` sees the whole answer. Returns
-        the action, in `v` as there; ACTION_NONE for a special-use name, which has no answer of ours behind an alias.
-        """
-        own: cython.int
-        mine: cython.uint = 0
-
-        v.facts = f
-        t.hash(q)
-        own = self.walk(t, f, q, v)
-        if t.own_ptr and own < 2 and f.is_own(q):
-            mine = t.own_ptr
-        if own or mine:
-            return self.local(t, f, q, v, own, mine)
-        v.zone = -1
-        if v.special != SPECIAL_NONE:
-            v.action = ACTION_NONE
-            return v.action
-        return self.routed(t, v)
-
-    def routed(self, t: Table, v: Verdict) -> cython.int:
-        """Leave the answer to the route in `v.route`."""
-        at: cython.uint
-
         v.stage = STAGE_ROUTE
         v.special = SPECIAL_NONE
         if v.route == 0:
@@ -283,6 +256,31 @@ class Chain:
         at = t.routes + (v.route - 1) * ROUTE_WORDS
         v.action = ACTION_RECURSE if t.words[at + ROUTE_KIND] == KIND_RECURSE else ACTION_FORWARD
         return v.action
+
+    def belongs(self, t: Table, f: FactsView, q: Query, v: Verdict) -> cython.int:
+        """Who has the word about a name that an answer from outside leads to; `v` is fresh, with its client's class.
+
+        As `decide`, without client and policy: nobody asks for this name, and `review` sees the whole answer. Returns
+        1 for an own name, whose answer is in `v` as there; 0 when the word is the route's (`v.route`, 0 for none).
+        """
+        own: cython.int
+        mine: cython.uint = 0
+
+        v.facts = f
+        t.hash(q)
+        own = self.walk(t, f, q, v)
+        if t.own_ptr and own < 2 and f.is_own(q):
+            mine = t.own_ptr
+        if own or mine:
+            self.local(t, f, q, v, own, mine)
+            return 1
+        v.zone = -1
+        v.stage = STAGE_ROUTE
+        if v.special != SPECIAL_NONE:  # it stays at home, but not by an answer of ours
+            v.route = 0
+        elif v.route:
+            v.route = t.route_for(v.route, v.client_class)
+        return 0
 
     def walk(self, t: Table, f: FactsView, q: Query, v: Verdict) -> cython.int:
         """From the qname up to the root: two probes a suffix. Returns 1 when the qname is in an own zone, 2 when it has records.

@@ -62,9 +62,8 @@ class Belongings:
             return None
         q, v, r = question(name, qtype, client, edns=False), Verdict(), self._responder
         v.client_class = live.table.class_of(q)
-        action = self._chain.belongs(live.table, live.view, q, v)
-        if v.stage == codes.STAGE_LOCAL:
-            if action == codes.ACTION_ALIAS:  # its CNAMEs; whoever asked follows the last of them
+        if self._chain.belongs(live.table, live.view, q, v):
+            if v.action == codes.ACTION_ALIAS:  # its CNAMEs; whoever asked follows the last of them
                 nothing = memoryview(b"\x00")
                 length = r.relay(
                     live.table, q, v, 0, _LARGEST, nothing, 0, 0, q.question_end - 12, 0, 0, 0, 0, 0, 0, 0, 0, 0

@@ -252,14 +252,15 @@ def test_who_a_name_on_the_way_belongs_to() -> None:
     desk = Desk(rulesets.ruleset([block("b", "lan", "corp.example", "other.example")], zones=[zone], forwards=[
         Forward(N("corp.example"), where(1), server), Forward(names.ROOT, where(1), (), recurse=True),
     ]))  # fmt: skip
-    for qname, stage, action in (
-        ("nas.lan", codes.STAGE_LOCAL, codes.ACTION_ANSWER), ("no.lan", codes.STAGE_LOCAL, codes.ACTION_NXDOMAIN),
-        ("x.corp.example", codes.STAGE_ROUTE, codes.ACTION_FORWARD), ("x.test", 0, codes.ACTION_NONE),
-        ("x.other.example", codes.STAGE_ROUTE, codes.ACTION_RECURSE),
-    ):  # fmt: skip
+    for qname, action in (("nas.lan", codes.ACTION_ANSWER), ("no.lan", codes.ACTION_NXDOMAIN)):
         v = verdict.Verdict()
         q = make_question(N(qname), 1, facts.packed("10.0.0.1"))
-        assert (desk.chain.belongs(desk.table, desk.view, q, v), v.stage) == (action, stage), qname
+        assert desk.chain.belongs(desk.table, desk.view, q, v) and (v.stage, v.action) == (codes.STAGE_LOCAL, action)
+    for qname, kind in (("x.corp.example", "forward"), ("x.test", ""), ("x.other.example", "recurse")):
+        v = verdict.Verdict()
+        q = make_question(N(qname), 1, facts.packed("10.0.0.1"))
+        assert not desk.chain.belongs(desk.table, desk.view, q, v)
+        assert (desk.info.route(v.route).kind if v.route else "") == kind, qname
 
 
 @pytest.mark.parametrize(

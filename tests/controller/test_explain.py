@@ -100,6 +100,25 @@ def test_losers_name_their_step(
     assert (row(found, loser).status, row(found, loser).step) == (explain.LOSES, step)
 
 
+def test_what_is_resolved_may_lead_to_what_is_ours(tmp_path: pathlib.Path) -> None:
+    """Where we recurse, explain names the zones and forward entries that count for names on the way; and for whom it asks."""
+    (tmp_path / "r.yaml").write_text(
+        "version: 1\nzones: {office.example: {ptr: auto, records: {nas: 10.0.0.5}}}\n"
+        "groups: {kids: {members: [10.0.1.0/24]}}\n"
+        "forward: {.: recurse, corp.example: {upstreams: 10.1.0.53, for: {kids: 10.1.0.54}}, open.example: recurse}\n"
+    )
+    found = subject.from_path(str(tmp_path))
+
+    def said(name: str, client: str) -> str:
+        client_address = ipaddress.ip_address(client)
+        return explain.to_text(explain.explain(found.table, names.from_text(name), 1, client_address, 1.8e9))
+
+    assert "aliases and name servers in corp.example, office.example are answered" in said("www.example.org", "10.0.0.1")
+    assert "aliases" not in said("www.corp.example", "10.0.0.1")
+    assert "forward corp.example (10.1.0.53)" in said("www.corp.example", "10.0.0.1")
+    assert "forward corp.example (10.1.0.54) for kids" in said("www.corp.example", "10.0.1.1")
+
+
 def test_group_and_action_steps(tmp_path: pathlib.Path) -> None:
     """Step 3 is `for` before everyone, step 6 allow before block, both among listed names."""
     (tmp_path / "r.yaml").write_text(textwrap.dedent("""\

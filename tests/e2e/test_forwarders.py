@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ RULES = """\
 version: 1
 groups: {{kids: {{members: [127.0.1.0/24]}}}}
 clients: {{tablet: {{ids: [127.0.1.9]}}}}
-zones: {{field.lab: {{records: {{www: 192.0.2.250}}}}}}
+zones: {{field.lab: {{records: {{www: 192.0.2.250}}}}, dead.lab: {{records: {{x: 10.0.0.9}}}}}}
 protect: {{rebinding: true}}
 forward:
   ".": recurse
@@ -33,6 +34,7 @@ forward:
   grouped.example: {{upstreams: "127.0.0.1:{one}", for: {{kids: "127.0.0.1:{two}", tablet: {{upstreams: "127.0.0.1:{three}"}}}}}}
   pair.example: {{upstreams: ["127.0.0.1:{one}", "127.0.0.1:{two}"], timeout: 400ms}}
   raced.example: {{upstreams: ["127.0.0.1:{one}", "127.0.0.1:{two}"], strategy: race, timeout: 400ms}}
+  spread.example: {{upstreams: ["127.0.0.1:{one}", "127.0.0.1:{two}"], strategy: spread}}
 """
 
 
@@ -55,12 +57,13 @@ def unbound(folder: pathlib.Path, number: int) -> Iterator[Upstream]:
     port = free_port()
     zones = "".join(
         f'  local-zone: "{zone}" redirect\n  local-data: "{zone} 60 IN A 203.0.113.{number}"\n'
-        for zone in ("grouped.example", "pair.example", "raced.example", "nothing.farm.lab")
+        for zone in ("grouped.example", "pair.example", "raced.example", "nothing.farm.lab", "spread.example")
     )
     (folder / "unbound.conf").write_text(
         f'server:\n  directory: "{folder}"\n  chroot: ""\n  username: ""\n  pidfile: ""\n  interface: 127.0.0.1\n  port: {port}\n'
         f"  do-daemonize: no\n  use-syslog: no\n  log-queries: yes\n  module-config: iterator\n{zones}"
         '  local-zone: "20.10.in-addr.arpa" static\n  local-data: "15.0.20.10.in-addr.arpa 60 IN PTR printer.office.example."\n'
+        f'  local-zone: "short.pair.example" redirect\n  local-data: "short.pair.example 1 IN A 203.0.113.{number}"\n'
         "remote-control:\n  control-enable: no\n"
     )
     program = shutil.which("unbound") or "/usr/sbin/unbound"
@@ -99,7 +102,10 @@ def lan(lab: Lab, upstreams: list[Upstream], tmp_path_factory: pytest.TempPathFa
     resolver = yaml.safe_load((lab.folder / "node.yaml").read_text())["resolver"]
     one, two, three = (upstream.port for upstream in upstreams)
     rules = {"office.yaml": RULES.format(one=one, two=two, three=three)}
-    settings = {"resolver": resolver, "workers": 1, "cache": {"size": "4MiB", "persist": True}}
+    settings = {
+        "resolver": resolver, "workers": 1, "cache": {"size": "4MiB", "persist": True}, "allow": ["127.0.0.0/23"],
+        "clients": {"rate_limit": 300},
+    }  # fmt: skip
     with lans.office(tmp_path_factory.mktemp("office"), settings, rules) as office:
         office.start("controller")
         office.start("dnsd")
@@ -151,6 +157,55 @@ def test_a_race_does_not_wait_for_who_is_stopped(lan: Lan, upstreams: list[Upstr
         os.kill(upstreams[0].process.pid, signal.SIGCONT)
 
 
+def test_spread_asks_both(lan: Lan, upstreams: list[Upstream]) -> None:
+    """Of forty names each of the two is asked for some."""
+    found = [lan.dig(f"n{number}.spread.example").data[0] for number in range(40)]
+    assert set(found) == {"203.0.113.1", "203.0.113.2"}
+
+
+def test_when_all_are_stopped_what_was_known_is_served(lan: Lan, upstreams: list[Upstream]) -> None:
+    """RFC 8767: past its time, with TTL 30 and EDE 3; what nobody knew is SERVFAIL with the servers' names."""
+    assert lan.dig("short.pair.example").data
+    for upstream in upstreams[:2]:
+        os.kill(upstream.process.pid, signal.SIGSTOP)
+    try:
+        until(lambda: "Stale" in (answer := lan.dig("short.pair.example")).ede and answer.data, 8, "an answer past its time")
+        assert "\t30\t" in re.sub(r"[ \t]+", "\t", lan.dig("short.pair.example").text)
+        unknown = lan.dig("never.pair.example")
+        assert unknown.rcode == "SERVFAIL" and f"127.0.0.1:{upstreams[0].port} timed out" in unknown.ede
+    finally:
+        for upstream in upstreams[:2]:
+            os.kill(upstream.process.pid, signal.SIGCONT)
+    assert lan.verb("cache", "flush", "short.pair.example").returncode == 0  # else it serves for 30 s without asking again
+    until(lambda: (answer := lan.dig("short.pair.example")).data and "Stale" not in answer.ede, 10, "a new answer")
+
+
+def test_strangers_and_floods(lan: Lan) -> None:
+    """A client that is not allowed is REFUSED with the reason; a flood is told to ask over TCP, who has a cookie is not."""
+    stranger = lan.dig("www.field.lab", "A", "-b", "127.9.9.9")
+    assert stranger.rcode == "REFUSED" and "allow" in stranger.ede
+    queries = lan.folder / "queries"
+    queries.write_text("www.field.lab A\n")
+    words = ["dnsperf", "-s", "127.0.0.1", "-p", str(lan.dns), "-d", str(queries), "-q", "20"]
+    flood = subprocess.Popen([*words, "-l", "2"], stdout=subprocess.PIPE, text=True)
+    try:
+        def held_back() -> lans.Answer | None:
+            answer = lan.dig("www.field.lab", "A", "+nocookie")
+            return answer if "retrying in TCP mode" in answer.text else None
+
+        told = until(held_back, 2, "a truncated answer")
+        assert told.data == ["192.0.2.250"] and "(TCP)" in told.text
+        cookie = re.search(r"COOKIE: ([0-9a-f]+) \(good\)", lan.dig("www.field.lab", "A", "+cookie", "+tcp").text)
+        assert cookie is not None
+        known = lan.dig("www.field.lab", "A", f"+cookie={cookie[1]}")
+        assert known.data == ["192.0.2.250"] and "(UDP)" in known.text
+    finally:
+        flood.wait(10)
+    # Over TCP nobody is held back: many questions in each connection, pipelined, all answered.
+    ran = subprocess.run([*words, "-m", "tcp", "-c", "4", "-n", "2000"], capture_output=True, text=True, check=False, timeout=20)
+    assert re.search(r"Queries completed:\s+2000 \(100.00%\)", ran.stdout), ran.stdout
+
+
 def test_aliases_lead_where_the_rules_say(lan: Lan, upstreams: list[Upstream]) -> None:
     """Real authorities' aliases into our own zone and into a forward entry; `trace` shows both; AD is for neither."""
     for _ in range(2):
@@ -160,6 +215,11 @@ def test_aliases_lead_where_the_rules_say(lan: Lan, upstreams: list[Upstream]) -
         assert gone.data[-1] == "203.0.113.1" and "ad" not in gone.flags, gone.text
     assert upstreams[0].asked("nothing.farm.lab") == 1
     assert "ad" in lan.dig("door.shop", "A", "+dnssec").flags
+    # From outside to a private address: rebinding, although the name is ours.
+    for _ in range(2):
+        inside = lan.dig("dead.farm.lab")
+        assert inside.rcode == "NOERROR" and not inside.data and "protect.rebinding" in inside.ede, inside.text
+    assert lan.dig("x.dead.lab").data == ["10.0.0.9"]
     for name, words in (("far.shop", "own zone field.lab"), ("gone.shop", "forward nothing.farm.lab")):
         traced = lan.verb("trace", name)
         assert traced.returncode == 0 and words in traced.stdout, traced.stdout

@@ -135,6 +135,12 @@ def test_cookies_identity_and_the_chaos_names(lan: Lan) -> None:
     assert lan.dig("farm.lab", "AXFR").records == ()
 
 
+def test_how_long_a_connection_may_be_idle(lan: Lan) -> None:
+    """RFC 7828: dig asks for it over TCP and is told; over UDP it is not."""
+    assert re.search(r"TCP.KEEPALIVE: \d+", lan.dig("www.farm.lab", "A", "+tcp", "+keepalive").text, re.I)
+    assert "KEEPALIVE" not in lan.dig("www.farm.lab", "A", "+keepalive").text.upper().replace("+KEEPALIVE", "")
+
+
 def test_any_is_one_record(lan: Lan) -> None:
     """RFC 8482: HINFO "RFC8482", over UDP and TCP, for names of ours and of others."""
     for name in ("www.farm.lab", "home.example"):
