@@ -15,11 +15,13 @@ import os
 import struct
 from typing import Any
 
+from dnsd import __version__
 from dnsd.contract.settings import Settings
-from dnsd.resolve.cache import HEAD_WORDS, MAGIC
+from dnsd.resolve.cache import ENTRY_WORDS, HEAD_WORDS, MAGIC
 
 _LEAST = 1 << 20
 _FILE_MAGIC = b"NXARENA1"
+_FORM = (__version__, MAGIC, HEAD_WORDS, ENTRY_WORDS)  # another release may lay answers out in another way
 # Magic, the settings' digest, octets of the arena, written at (wall ms), octets of index, of log.
 _HEAD = struct.Struct("<8s32sQQQQ")
 _ENTRY_STAMP = 14  # words of an entry: whom a review has let it pass to, by numbers that a new node gives anew
@@ -34,7 +36,8 @@ class Arenas:
         self._folder = os.path.join(settings.state, "cache")
         # What answers depend on and what is not in their key.
         limits = settings.cache.min_ttl_s, settings.cache.max_ttl_s, slots
-        self._settings = hashlib.sha256(repr((dataclasses.astuple(settings.resolver), limits)).encode()).digest()
+        relevant = _FORM, dataclasses.astuple(settings.resolver), limits
+        self._settings = hashlib.sha256(repr(relevant).encode()).digest()
         self._persist = settings.cache.persist
         self._log = log
 

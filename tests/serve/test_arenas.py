@@ -14,6 +14,7 @@ from dnsd.contract.query import question
 from dnsd.contract.settings import load
 from dnsd.resolve.cache import Cache
 from dnsd.resolve.message import read
+from dnsd.serve import arenas as arenas_module
 from dnsd.serve.arenas import Arenas
 
 NOW = 1_800_000_000
@@ -73,9 +74,9 @@ def test_what_was_saved_is_there_again_once(tmp_path: pathlib.Path) -> None:
     assert _arenas(tmp_path)[0].load(NOW * 1000) == 0
 
 
-@pytest.mark.parametrize("why", ["damaged", "cut", "settings", "size", "clock", "slots", "off"])
-def test_what_may_be_wrong_is_not_used(tmp_path: pathlib.Path, why: str) -> None:
-    """A file with one octet else, a part of a file, other settings, another size, or a clock that was set back: nothing."""
+@pytest.mark.parametrize("why", ["damaged", "cut", "settings", "size", "clock", "slots", "off", "release"])
+def test_what_may_be_wrong_is_not_used(tmp_path: pathlib.Path, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One octet else, a part of a file, other settings, another size or release, a clock that was set back: nothing."""
     arenas, _ = _arenas(tmp_path)
     for number in range(10):
         _put(arenas.arenas[0], number)
@@ -89,6 +90,8 @@ def test_what_may_be_wrong_is_not_used(tmp_path: pathlib.Path, why: str) -> None
         "settings": {"resolver": {"dnssec": False}}, "size": {"cache": {"size": "8MiB", "persist": True}},
         "off": {"cache": {"size": "4MiB"}},
     }.get(why, {})  # fmt: skip
+    if why == "release":
+        monkeypatch.setattr(arenas_module, "_FORM", ("another",))
     later, log = _arenas(tmp_path, 3 if why == "slots" else 2, **changed)
     assert later.load(NOW * 1000 - (5 if why == "clock" else 0)) == 0
     assert _known(later.arenas[0]) == 0
