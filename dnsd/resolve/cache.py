@@ -92,6 +92,15 @@ class Cache:
     def adopt(self) -> bool:
         """Whether the arena holds a cache of this shape that can be gone on with; a torn one is cleared by the caller."""
         words = self.words
+        i: cython.uint
+        at: cython.uint
+        live: cython.uint = 0
+        places: cython.uint
+        size: cython.ulonglong
+        used: cython.uint
+        end: cython.uint = self.end
+        log: cython.uint = self.log
+
         if words[0] != MAGIC or words[1] != self.end or words[5]:
             return False
         if not all(self.log <= words[i] <= self.end for i in (2, 3, 4)):
@@ -100,21 +109,35 @@ class Cache:
         if used & (used - 1) or not _FIRST <= used <= self.buckets:
             return False
         self.mask = used - 1
-        live = 0
-        for i in range(HEAD_WORDS, HEAD_WORDS + used * 2 * _WAYS, 2):
+        for i in range(16, 16 + used * 8, 2):
             at = words[i + 1]
-            if at and not (self.log <= at and at + ENTRY_WORDS <= self.end and words[at + 1] == words[i]):
+            if at == 0:
+                continue
+            if at < log or at > end - 16 or words[at + 1] != words[i]:
                 return False
-            if at and (words[at] < ENTRY_WORDS or at + words[at] > self.end or not self._fits(at)):
+            if words[at] < 16 or words[at] > end - at:
                 return False
-            live += 1 if at else 0
+            places = (words[at + 11] & 65535) + (words[at + 11] >> 16)
+            size = words[at + 7]
+            size += 64 + (words[at + 2] & 255) + 2 * places
+            if size > 4 * cython.cast(cython.ulonglong, words[at]):
+                return False
+            live += 1
         words[7] = live
         return True
 
-    def _fits(self, at: int) -> bool:
-        words = self.words
-        places = (words[at + 11] & 65535) + (words[at + 11] >> 16)
-        return bool(4 * words[at] >= 4 * ENTRY_WORDS + (words[at + 2] & 255) + 2 * places + words[at + 7])
+    def forget_reviews(self) -> int:
+        """No answer has passed a review: their stamps are another node's. Returns how many answers there are."""
+        w = self.words
+        i: cython.uint
+        at: cython.uint
+
+        for i in range(16, 16 + (self.mask + 1) * 8, 2):
+            at = w[i + 1]
+            if at:
+                w[at + 14] = 0
+                w[at + 15] = 0
+        return int(w[7])
 
     def mixed(self, h: cython.uint, qtype: cython.int, bits: cython.int, route: cython.int) -> cython.uint:
         """The qname's hash with the rest of the key."""

@@ -17,14 +17,13 @@ from typing import Any
 
 from dnsd import __version__
 from dnsd.contract.settings import Settings
-from dnsd.resolve.cache import ENTRY_WORDS, HEAD_WORDS, MAGIC
+from dnsd.resolve.cache import ENTRY_WORDS, HEAD_WORDS, MAGIC, Cache
 
 _LEAST = 1 << 20
 _FILE_MAGIC = b"NXARENA1"
 _FORM = (__version__, MAGIC, HEAD_WORDS, ENTRY_WORDS)  # another release may lay answers out in another way
 # Magic, the settings' digest, octets of the arena, written at (wall ms), octets of index, of log.
 _HEAD = struct.Struct("<8s32sQQQQ")
-_ENTRY_STAMP = 14  # words of an entry: whom a review has let it pass to, by numbers that a new node gives anew
 
 
 class Arenas:
@@ -48,7 +47,7 @@ class Arenas:
             path = self._path(slot)
             try:
                 with open(path, "rb") as file:
-                    data = file.read(len(arena) + _HEAD.size + 32)
+                    data = memoryview(file.read(len(arena) + _HEAD.size + 33))
                 os.unlink(path)
             except FileNotFoundError:
                 continue
@@ -60,10 +59,10 @@ class Arenas:
                 if reason:
                     self._log.info("the cache of the last run is not used", file=path, reason=reason)
                 else:
-                    found += _forget_stamps(arena)
+                    found += Cache(arena).forget_reviews()
         return found
 
-    def _fill(self, arena: mmap.mmap, data: bytes, wall_ms: int) -> str:
+    def _fill(self, arena: mmap.mmap, data: memoryview, wall_ms: int) -> str:
         """Put a file's octets where they were; returns why not."""
         if len(data) < _HEAD.size + 32 or hashlib.sha256(data[:-32]).digest() != data[-32:]:
             return "it is damaged"
@@ -75,8 +74,9 @@ class Arenas:
         at = _log_begins(len(arena))
         if len(data) != _HEAD.size + index + log + 32 or index > at or at + log > len(arena):
             return "it does not fit"
-        arena[:index] = data[_HEAD.size : _HEAD.size + index]
-        arena[at : at + log] = data[_HEAD.size + index : -32]
+        with memoryview(arena) as octets:
+            octets[:index] = data[_HEAD.size : _HEAD.size + index]
+            octets[at : at + log] = data[_HEAD.size + index : -32]
         return ""
 
     def save(self, wall_ms: int) -> None:
@@ -117,15 +117,3 @@ def _log_begins(size: int) -> int:
     """The octet of an arena at which its log begins, as `resolve.cache.Cache` lays it out."""
     buckets = 1 << max(8, (size // 256).bit_length() - 1)
     return 4 * (HEAD_WORDS + 8 * buckets)
-
-
-def _forget_stamps(arena: mmap.mmap) -> int:
-    """No answer has passed a review of this node yet; returns how many answers there are."""
-    count = 0
-    with memoryview(arena) as octets, octets.cast("I") as words:
-        for slot in range(HEAD_WORDS, HEAD_WORDS + 8 * words[6], 2):
-            at = words[slot + 1]
-            if at and at + HEAD_WORDS <= len(words):
-                words[at + _ENTRY_STAMP] = words[at + _ENTRY_STAMP + 1] = 0
-                count += 1
-    return count
