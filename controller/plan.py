@@ -95,7 +95,7 @@ def compare(before: Table, after: Table, now: float, shown: int = 50) -> Plan:
     route_changes = tuple(sections.diff(sections.routes(old.info), sections.routes(new.info), str))
     # What the records and forwards below say already is not said again name by name.
     told = {change.what.partition(" ")[0] for change in record_changes}
-    told |= {prefix + change.what for change in route_changes for prefix in ("", "*.")}
+    told |= {prefix + change.what.partition(" ")[0] for change in route_changes for prefix in ("", "*.")}
     found = {
         name: asker.effects(name) for name in _names(old, new, asker, notes)
         if asker.effects(name) != ("other",) or _shown(name) not in told

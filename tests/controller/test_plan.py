@@ -84,6 +84,9 @@ def test_records_and_forwards_are_told_once(tmp_path: pathlib.Path) -> None:
     forward = changed(tmp_path, "corp.example: 10.1.0.53, ", "")
     assert [(change.kind, change.what) for change in forward.routes] == [("removed", "corp.example")]
     assert plan_text.summary(forward) == "1 forward removed"
+    group = changed(tmp_path, "corp.example: 10.1.0.53", "corp.example: {upstreams: 10.1.0.53, for: {staff: 10.1.0.54}}")
+    assert [(change.kind, change.what) for change in group.routes] == [("added", "corp.example for staff")]
+    assert group.shown == () and "10.1.0.54" in group.routes[0].after
 
 
 def test_everything_else_is_a_name_too(tmp_path: pathlib.Path) -> None:
