@@ -25,6 +25,7 @@ from dnsd.resolve.message import FormError, read, records
 from dnsd.resolve.rrcache import Denial
 from dnsd.resolve.rrsets import RRset, at_or_below, parse
 from tests.resolve import fuzz_signed
+from tests.resolve.test_realms import CORP, Rules
 from tests.resolve.world import World, Zone, absolute, record
 
 EVIL = names.from_text("evil")
@@ -76,7 +77,8 @@ def _name(qname: bytes, chance: random.Random) -> bytes:
     if pick == 7:
         return names.from_text(chance.choice(["www.honest", "honest", "ns.honest", "none.honest", "a.honest"]))
     if pick == 8:
-        return names.from_text(chance.choice([".", "com", "evil", "ns.evil", "loop.evil", "1.0.0.127.in-addr.arpa"]))
+        return names.from_text(chance.choice([".", "com", "evil", "ns.evil", "loop.evil", "1.0.0.127.in-addr.arpa",
+                                              "www.own", "back.own", "no.own", "a.corp", "b.corp"]))  # fmt: skip
     return bytes((63,)) + bytes(chance.randrange(97, 123) for _ in range(63)) + EVIL
 
 
@@ -156,11 +158,13 @@ def behaviour(seed: int) -> None:
     chance = random.Random(seed)
     world, root, honest = _world(seed)
     known = _true(root, honest)
+    if seed & 16:  # names of ours, and a forward entry whose server means harm, too
+        world.realms = Rules({"www.own": "A 10.0.0.1", "back.own": "CNAME x.evil.", "no.own": ""}, "corp", bool(seed & 32))
     silent, slow = chance.randrange(4) == 0, chance.randrange(4) == 0
 
     def reply(ask: Ask) -> Reply:
         world.asks.append(ask)
-        if not ask.server[0].startswith("6.6.6."):
+        if not ask.server[0].startswith(("6.6.6.", CORP)):
             world.asks.pop()
             return world.reply(ask)
         if silent and chance.randrange(3) == 0:
