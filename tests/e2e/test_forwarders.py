@@ -64,6 +64,7 @@ def unbound(folder: pathlib.Path, number: int) -> Iterator[Upstream]:
         f"  do-daemonize: no\n  use-syslog: no\n  log-queries: yes\n  module-config: iterator\n{zones}"
         '  local-zone: "20.10.in-addr.arpa" static\n  local-data: "15.0.20.10.in-addr.arpa 60 IN PTR printer.office.example."\n'
         f'  local-zone: "short.pair.example" redirect\n  local-data: "short.pair.example 1 IN A 203.0.113.{number}"\n'
+        f'  local-zone: "ripe.pair.example" redirect\n  local-data: "ripe.pair.example 10 IN A 203.0.113.{number}"\n'
         "remote-control:\n  control-enable: no\n"
     )
     program = shutil.which("unbound") or "/usr/sbin/unbound"
@@ -113,6 +114,14 @@ def lan(lab: Lab, upstreams: list[Upstream], tmp_path_factory: pytest.TempPathFa
         yield office
 
 
+@pytest.fixture(scope="module")
+def ripening(lan: Lan) -> float:
+    """Since when an answer of ten seconds is known (monotonic): other tests run while it ripens."""
+    assert lan.dig("ripe.pair.example").data
+    return time.monotonic()
+
+
+@pytest.mark.usefixtures("ripening")
 def test_clients_of_a_group_are_asked_for_elsewhere(lan: Lan, upstreams: list[Upstream]) -> None:
     """Everybody at the first Unbound, the group at the second, one client at the third; their answers are not mixed."""
     for _ in range(2):
@@ -161,6 +170,19 @@ def test_spread_asks_both(lan: Lan, upstreams: list[Upstream]) -> None:
     """Of forty names each of the two is asked for some."""
     found = [lan.dig(f"n{number}.spread.example").data[0] for number in range(40)]
     assert set(found) == {"203.0.113.1", "203.0.113.2"}
+
+
+def test_what_is_asked_for_near_its_end_is_fetched_before(lan: Lan, upstreams: list[Upstream], ripening: float) -> None:
+    """In the last tenth of its time an answer is renewed behind the client's back: nobody waits for it."""
+    while (late := time.monotonic() - ripening) > 9.7:  # a busy machine: once more, from the beginning
+        until(lambda: time.monotonic() - ripening > 10.5, 5)  # noqa: B023
+        ripening = time.monotonic()
+        assert lan.dig("ripe.pair.example").data
+    before = upstreams[0].asked("ripe.pair.example")
+    until(lambda: time.monotonic() - ripening > 9.2, 10, f"the last tenth ({late:.1f} s are over)")
+    assert lan.dig("ripe.pair.example").data
+    until(lambda: upstreams[0].asked("ripe.pair.example") == before + 1, 3, "a question for nobody")
+    until(lambda: lan.dig("ripe.pair.example").text.split("ANSWER SECTION:\n")[1].split()[1] in ("10", "9"), 2, "a new answer")
 
 
 def test_when_all_are_stopped_what_was_known_is_served(lan: Lan, upstreams: list[Upstream]) -> None:

@@ -59,7 +59,7 @@ def lan(resolver: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -
     settings = {"resolver": resolver, "clients": {"identity": "desk-7"}, "cache": {"size": "4MiB"}}
     with lans.office(tmp_path_factory.mktemp("office"), settings, RULES) as office:
         # An address that comes later is listened on all the same.
-        office.settings["listen"] += [f"{STUB}:53", f"{VETH}:{office.dns}"]
+        office.settings["listen"] += [f"{STUB}:53", f"{VETH}:{office.dns}", f"[::1]:{office.dns}"]
         office.config.write_text(yaml.safe_dump(office.settings))
         office.start("run")
         office.answers()
@@ -139,6 +139,13 @@ def test_how_long_a_connection_may_be_idle(lan: Lan) -> None:
     """RFC 7828: dig asks for it over TCP and is told; over UDP it is not."""
     assert re.search(r"TCP.KEEPALIVE: \d+", lan.dig("www.farm.lab", "A", "+tcp", "+keepalive").text, re.I)
     assert "KEEPALIVE" not in lan.dig("www.farm.lab", "A", "+keepalive").text.upper().replace("+KEEPALIVE", "")
+
+
+def test_clients_over_ipv6(lan: Lan) -> None:
+    """dig and drill over ::1, UDP and TCP."""
+    for words in (["dig", "@::1", "-p", str(lan.dns), "www.farm.lab"], ["dig", "@::1", "-p", str(lan.dns), "www.farm.lab", "+tcp"],
+                  ["drill", "-p", str(lan.dns), "www.farm.lab", "@::1"]):  # fmt: skip
+        assert "192.0.2.2" in ran(*words), words
 
 
 def test_any_is_one_record(lan: Lan) -> None:
