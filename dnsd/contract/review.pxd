@@ -4,7 +4,7 @@ from dnsd.contract.layout cimport *
 from dnsd.contract.query cimport Query
 from dnsd.contract.table cimport Table
 from dnsd.contract.factsview cimport FactsView
-from dnsd.contract.verdict cimport Chain, Verdict
+from dnsd.contract.verdict cimport Chain, Match, Verdict
 
 @cython.final
 cdef class Reviewer:

@@ -38,7 +38,7 @@ if not cython.compiled:
     )
     from dnsd.contract.query import Query
     from dnsd.contract.table import Table
-    from dnsd.contract.verdict import Chain, Verdict
+    from dnsd.contract.verdict import Chain, Match, Verdict
 
 
 class Reviewer:
@@ -292,6 +292,7 @@ class Reviewer:
         """Whether policy blocks the CNAME target in `target` for the asker; then `v` is that rule's."""
         x: Query = self.target
         w: Verdict = self.scratch
+        best: Match = self.chain.any
         c: cython.uint
 
         x.qtype = q.qtype
@@ -300,13 +301,15 @@ class Reviewer:
         x.hash()
         w.reset()
         w.client_class = v.client_class
-        if self.chain.walk(t, f, x, w) or self.chain.any.key == 0:
-            # One of our own names: it is not for a list to say, and what we own is no cloak.
+        if self.chain.walk(t, f, x, w):
+            # One of our own names: it is not for a list to say, as when it is asked for itself.
+            best = self.chain.written
+        if best.key == 0:
             return 0
-        c = self.chain.any.candidate
+        c = best.candidate
         if t.words[t.rules + t.words[c + CANDIDATE_RULE] * RULE_WORDS + RULE_ACTION] != RULE_BLOCK:
             return 0
-        self.chain.policy(t, f, x, w, self.chain.any)
+        self.chain.policy(t, f, x, w, best)
         v.stage = STAGE_POLICY
         v.action = w.action
         v.rule = w.rule

@@ -35,6 +35,7 @@ def desk(protection: Protection = ALL) -> Desk:
         rulesets.ruleset(
             [
                 block("trackers", "list:t"), allow("let", "let.example"), block("staff-only", "social.example", applies=("staff",)),
+                block("safe", "safe.lan", applies=("staff",)),
                 allow("fine", "ok.tracker.example"),
             ],
             lists={"t": ["tracker.example", "lan"]}, groups=groups, zones=[zone], forwards=[*FORWARD, corp], protection=protection,
@@ -93,6 +94,9 @@ def test_cname_cloaking() -> None:
     assert look(one, "www.elsewhere.example", (), ("social.example",), "10.0.0.9")
     assert not look(one, "www.elsewhere.example", (), ("social.example",), "10.0.1.9")
     assert not look(one, "www.elsewhere.example", (), ("host.lan",))
+    # A list has no say about our own names; a rule that names one has, also behind an alias of others.
+    assert look(one, "www.elsewhere.example", (), ("safe.lan",), "10.0.0.9") and one.rule == "safe"
+    assert not look(one, "www.elsewhere.example", (), ("safe.lan",), "10.0.1.9")
 
 
 def test_exempt() -> None:
