@@ -98,13 +98,15 @@ def main(argv: list[str] | None = None) -> int:
     """The command line of `python -m dnsd`."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] == ["dissect"]:
-        from dnsd import dissect
+        from dnsd import dissect, stdout
 
-        return dissect.main(arguments[1:])
+        with stdout.guarded("dissect"):
+            return dissect.main(arguments[1:])
     if arguments[:1] == ["trace"]:
-        from dnsd import trace
+        from dnsd import stdout, trace
 
-        return trace.main(arguments[1:])
+        with stdout.guarded("trace"):
+            return trace.main(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="python -m dnsd",
         description="The DNS server of NexoralDNS. It serves the last good table, with or without a controller.",

@@ -269,20 +269,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"dissect: {error}", file=sys.stderr)
         return 2
     dissections = [dissect(message) for message in messages]
-    try:
-        if options.format == "json":
-            values = [to_json(dissection) for dissection in dissections]
-            for value, message in zip(values, captured, strict=False):
-                value["captured"] = _captured_json(message)
-            print(json.dumps(values if options.tcp or captured else values[0], indent=2, ensure_ascii=False))
-        else:
-            colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-            parts = ["\n".join(render_text(dissection, colour=colour)) for dissection in dissections]
-            heads = [_Paint(colour)("1;35", _heading(message)) + "\n" for message in captured] or [""] * len(parts)
-            print("\n\n".join(head + part for head, part in zip(heads, parts, strict=True)))
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if options.format == "json":
+        values = [to_json(dissection) for dissection in dissections]
+        for value, message in zip(values, captured, strict=False):
+            value["captured"] = _captured_json(message)
+        print(json.dumps(values if options.tcp or captured else values[0], indent=2, ensure_ascii=False))
+    else:
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        parts = ["\n".join(render_text(dissection, colour=colour)) for dissection in dissections]
+        heads = [_Paint(colour)("1;35", _heading(message)) + "\n" for message in captured] or [""] * len(parts)
+        print("\n\n".join(head + part for head, part in zip(heads, parts, strict=True)))
     return 1 if any(dissection.faults for dissection in dissections) else 0
 
 

@@ -177,11 +177,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"trace: {options.output}: cannot be written: {error.strerror}", file=sys.stderr)
             return 2
     else:
-        try:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        except BrokenPipeError:  # `| head` has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout.write(text)
     return 0 if resolution.outcome.response is not None else 1
 
 

@@ -37,11 +37,9 @@ def main() -> None:
 
         raise SystemExit(program.main(words[1:]))
     import controller.cli.frame as frame
+    from dnsd import stdout
 
     if words and words[0] in frame.DNSD:
         frame.hand_over(words[0], words[1:])
-    try:
+    with stdout.guarded("nexoraldns"):
         frame.main_group.main(args=words, prog_name=os.path.basename(sys.argv[0]).replace("__main__.py", "nexoraldns"))
-    except BrokenPipeError:  # `nexoraldns history | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise SystemExit(0) from None

@@ -93,7 +93,8 @@ def hand_over(verb: str, words: Sequence[str]) -> NoReturn:
     """Become `python -m dnsd`; does not return."""
     environment = with_packages(os.environ)
     rest = list(words) if verb == "dnsd" else [verb, *words]
-    sys.stdout.flush()
+    if sys.stdout is not None:  # `>&-`
+        sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-m", "dnsd", *rest], environment)  # noqa: S606
 
 
