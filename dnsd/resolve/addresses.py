@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dnsd.contract import codes
+from dnsd.contract import codes, names
 from dnsd.resolve.config import Config
 from dnsd.resolve.hints import address_text, usable
 from dnsd.resolve.rrcache import Delegation, RRCache
@@ -43,6 +43,20 @@ def known(cut: Delegation, cache: RRCache, config: Config) -> list[tuple[Server,
             if rrset is not None:
                 texts += [address_text(rtype, rdata) for rdata in rrset.rdatas[:MOST]]
         out += [((text, PORT), name) for text in texts if may_ask(text, config)]
+    return out
+
+
+def elsewhere(cut: Delegation, cache: RRCache, config: Config) -> list[tuple[Server, bytes]]:
+    """Addresses that delegations of other zones give for this one's servers.
+
+    The servers' own zones know better, but they may err, or not be reached: then their parents' word may help.
+    """
+    out: list[tuple[Server, bytes]] = []
+    for name in cut.servers:
+        other = cache.delegation(name)
+        while other is not None:
+            out += [((text, PORT), name) for text in dict(other.glue).get(name, ()) if may_ask(text, config)]
+            other = cache.delegation(names.parent(other.zone)) if other.zone != names.ROOT else None
     return out
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dnsd.contract import codes, names
 from dnsd.resolve import rrcache, scrub, steps
-from dnsd.resolve.addresses import MOST, PORT, exists, known, may_ask, preferred, types
+from dnsd.resolve.addresses import MOST, PORT, elsewhere, exists, known, may_ask, preferred, types
 from dnsd.resolve.budget import ADDRESS_LOOKUPS, DEPTH, GLUELESS, Failed, Spent
 from dnsd.resolve.exchange import exchange
 from dnsd.resolve.forwarder import Ask, Reply, Tried
@@ -185,22 +185,26 @@ class Walk:
 
     def _ask_zone(self, cut: Delegation, qname: bytes, qtype: int, depth: int) -> Generator[Ask, Reply, Finding]:
         """Ask the zone's servers until one says something usable; raises Failed when none does."""
-        infra = self._infra
+        infra, question = self._infra, self._question
         servers = {address: _Server(address, name) for address, name in known(cut, self._cache, self._config)}
         unknown = self._nameless(cut, servers)
         second: Finding | None = None  # not authoritative: only if nobody has better
-        last_chance = False
-        tried = self._question.already(qname, qtype)
+        last_chance = parents_asked = False
+        tried = question.already(qname, qtype)
         if tried is not None and tried.server in servers:
             finding = yield from self._ask_server(servers[tried.server], cut, qname, qtype, depth, tried)
-            if finding is not None and finding.reliable:
-                return finding
+            if finding is not None:
+                self._told(finding, tried.server, cut, servers, qname, qtype)
+                if finding.reliable:
+                    return finding
             second = finding
         while True:
             now_ms = self._budget.now_ms
             open_ = [server for server in servers.values() if self._worth(server, cut.zone, last_chance)]
             fresh = [server for server in open_ if not server.tries]
             awake = [server for server in fresh if not infra.rests(server.address, now_ms)]
+            if question.avoided:
+                awake = [server for server in awake if server.address not in question.avoided]
             if not awake and second is None and (more := next(unknown, None)) is not None:
                 yield from self._find_addresses(cut, *more, depth, servers)
                 continue
@@ -208,6 +212,12 @@ class Walk:
             if not candidates or (second is not None and not awake):
                 if second is not None:
                     return second
+                if not parents_asked:
+                    parents_asked = True
+                    more_servers = [one for one in elsewhere(cut, self._cache, self._config) if one[0] not in servers]
+                    servers.update((address, _Server(address, name)) for address, name in more_servers)
+                    if more_servers:
+                        continue
                 if not last_chance and any(self._lame_before(server, cut.zone) for server in servers.values()):
                     last_chance = True  # all that are left were lame a while ago: that may have been mended
                     continue
@@ -218,9 +228,22 @@ class Walk:
             finding = yield from self._ask_server(servers[chosen], cut, qname, qtype, depth)
             if finding is None:
                 continue
+            self._told(finding, chosen, cut, servers, qname, qtype)
             if finding.reliable:
                 return finding
             second = second or finding
+
+    def _told(
+        self, finding: Finding, by: Server, cut: Delegation, servers: dict[Server, _Server], qname: bytes, qtype: int
+    ) -> None:
+        """Remember who said it, for when it does not stand validation."""
+        sources = self._question.sources
+        if sources is None:
+            return
+        about = (finding.cut, codes.TYPE_DS) if finding.kind == scrub.REFERRAL else (qname, qtype)
+        found = {server.name for server in servers.values()}
+        more = any(name not in found and not at_or_below(name, cut.zone) for name in cut.servers)
+        sources[about] = (by, tuple(servers), more)
 
     def _worth(self, server: _Server, zone: bytes, last_chance: bool) -> bool:
         if server.word and not server.silent:

@@ -38,3 +38,6 @@ cdef class _Question:
     cdef public set unproven
     cdef public object realm
     cdef public object tried
+    cdef public dict sources
+    cdef public set avoided
+    cdef public long long turns

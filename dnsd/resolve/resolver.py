@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Generator
 
 from dnsd.contract import codes, names
-from dnsd.resolve import rrcache, scrub, steps
+from dnsd.resolve import rrcache, scrub, sentinel, steps
 from dnsd.resolve.budget import Budget, Failed, Spent
 from dnsd.resolve.chain import Found, Zone
 from dnsd.resolve.config import Config
@@ -26,6 +26,7 @@ from dnsd.resolve.realms import Forwarded, Own, Realms, end_of, own_answer
 from dnsd.resolve.rrcache import Denial, RRCache
 from dnsd.resolve.rrsets import FLAG_AD, RRset, response
 from dnsd.resolve.steps import Step
+from dnsd.resolve.upstreams import Server
 from dnsd.resolve.validator import BOGUS, INSECURE, Validator, Verdict
 
 __all__ = ["BOGUS_BIT", "Resolver", "Result", "remember"]
@@ -34,6 +35,7 @@ _CHAINS = frozenset((codes.TYPE_DS, codes.QTYPES["DNSKEY"]))
 # Not for those who did not set DO (RFC 4035, section 3.2.1).
 _SIGNED_ONLY = frozenset((codes.QTYPES["NSEC"], codes.QTYPES["NSEC3"]))
 _YXDOMAIN = codes.RCODES["YXDOMAIN"]
+_TURNS = 3  # so often other servers are asked for what did not stand validation
 BOGUS_BIT = 1 << 16  # beside a qtype: the failure of validation, which a question with CD set does not share
 
 
@@ -92,6 +94,7 @@ class Resolver:
         question.renewed = sname if renew else b""
         question.realms = realms
         question.tried = tried
+        question.sources = {} if validates and self.upstream is None else None
         cached, bogus = self.cache.failed(sname, qtype, now_ms), False
         if cached is None and validates:
             cached, bogus = self.cache.failed(sname, qtype | BOGUS_BIT, now_ms), True
@@ -109,7 +112,7 @@ class Resolver:
         ede, text, flags = codes.EDE_NONE, "", 0
         if validates:
             try:
-                verdict = yield from question.validated(sname, qtype, result)
+                verdict = yield from question.proven(sname, qtype, result)
             except Failed as failure:  # the budget is spent
                 self.cache.fail(sname, qtype | BOGUS_BIT, failure.ede, failure.text, question.budget.now_ms)
                 return Outcome(None, failure.ede, failure.text)
@@ -120,18 +123,23 @@ class Resolver:
                 self.cache.fail(sname, qtype | BOGUS_BIT, ede, text, question.budget.now_ms)
                 return Outcome(None, ede, text, True)
             self.cache.succeeded(sname, qtype | BOGUS_BIT)
+            if verdict.secure and self.validator is not None and sentinel.denies(sname, qtype, self.validator.anchors):
+                return Outcome(None, codes.EDE_OTHER, "what this name says of our root keys is not so (RFC 8509)", True)
             result = Result(verdict.rcode, verdict.answer, verdict.authority)
             flags = FLAG_AD if verdict.secure else 0
         if trace is not None:
             said = codes.rcode_name(result.rcode)
             question.note(steps.RESULT, 0, sname, qtype, said=said, rrsets=result.answer or result.authority)
         authority = result.authority
+        answer = result.answer
+        if sum(rrset.rtype == codes.TYPE_DNAME for rrset in answer) > 1:  # one that was applied twice is told once
+            answer = tuple({(rrset.owner, rrset.rtype): rrset for rrset in reversed(answer)}.values())[::-1]
         if not do:
             if authority:
                 authority = tuple(rrset for rrset in authority if rrset.rtype not in _SIGNED_ONLY)
         else:  # what shows that a wildcard was right to answer
             authority += tuple(dict.fromkeys(proof for rrset in result.answer for proof in rrset.proofs))
-        wire = response(sname, qtype, result.rcode, result.answer, authority, do, flags)
+        wire = response(sname, qtype, result.rcode, answer, authority, do, flags)
         return Outcome(wire, ede, text, fleeting=bool(question.elsewhere))
 
 
@@ -151,6 +159,11 @@ class _Question:
         self.unproven: set[bytes] = set()  # those of them that nobody validates
         self.realm: Forwarded | None = None  # the forward entry over whose servers this looks up
         self.tried: Tried | None = None
+        # Who said what of a name and type (of a zone's DS: who referred to it), who else might have been asked, and
+        # whether there are servers whose addresses were not looked up.
+        self.sources: dict[tuple[bytes, int], tuple[Server, tuple[Server, ...], bool]] | None = None
+        self.avoided: set[Server] = set()  # who told what did not stand validation
+        self.turns = 0
 
     def already(self, qname: bytes, qtype: int) -> Tried | None:
         """This question, if it has been asked before the resolution began; once."""
@@ -304,6 +317,34 @@ class _Question:
             self.note(steps.CACHED, depth, sname, qtype, said=said, rrsets=denial.authority)
             return Result(denial.rcode, (), denial.authority), (), b""
         return None, (), b""
+
+    def proven(self, sname: bytes, qtype: int, result: Result) -> Generator[Ask, Reply, Verdict]:
+        """As `validated`; what is bogus is asked of other servers, where there are some: one of them may be out of step,
+        or somebody sits on the way to one of them."""
+        verdict = yield from self.validated(sname, qtype, result)
+        while verdict.state == BOGUS and self.has_others((*verdict.blame, (sname, qtype))):
+            try:
+                result = yield from self.lookup(sname, qtype, 0)
+                verdict = yield from self.validated(sname, qtype, result)
+            except Failed:
+                break  # what was found first is told
+        return verdict
+
+    def has_others(self, blame: tuple[tuple[bytes, int], ...]) -> bool:
+        """Forget what did not stand validation and avoid who told it; whether there is somebody else to ask."""
+        if self.sources is None or self.turns >= _TURNS:
+            return False
+        self.turns += 1
+        others: set[Server] = set()
+        more = False
+        for name, rtype in blame:
+            self.cache.forget(name, rtype)
+            source = self.sources.pop((name, rtype), None)
+            if source is not None:
+                self.avoided.add(source[0])
+                others.update(source[1])
+                more = more or source[2]
+        return more or not others <= self.avoided
 
     def validated(self, sname: bytes, qtype: int, result: Result) -> Generator[Ask, Reply, Verdict]:
         """What the whole answer is worth; raises Spent."""

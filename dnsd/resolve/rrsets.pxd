@@ -34,6 +34,8 @@ cdef class _Reader:
     cpdef bytes name(self, int at)
     @cython.locals(out=bytearray, after=int)
     cpdef bytes rdata(self, int rtype, int at, int end)
+    @cython.locals(packet=bytes, begin=int)
+    cpdef int plain(self, int at, int end) except -1
     @cython.locals(
         packet=bytes, size=int, owner=bytes, rtype=int, ttl=cython.longlong, rdlength=int, begin=int, end=int, rdata=bytes,
         key=tuple, before=list, value=list, found=dict, signatures=dict, sigs=list, out=list,

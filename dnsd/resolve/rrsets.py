@@ -20,6 +20,7 @@ RDATA_NAMES: dict[int, str] = {
     17: "nn", 18: "2n", 21: "2n", 26: "2nn", 30: "n", 33: "6n", 36: "2n", 39: "n",
 }  # fmt: skip
 
+_NSEC = codes.QTYPES["NSEC"]
 _JUMPS = 128  # a name has at most 127 labels; more pointers than that in one name are an attack on our time
 _LENGTHS = {codes.TYPE_A: 4, codes.TYPE_AAAA: 16}
 
@@ -147,6 +148,10 @@ class _Reader:
         if pattern is None:
             if end - at != _LENGTHS.get(rtype, end - at):
                 raise FormError("an address of a wrong length")
+            if rtype == codes.TYPE_RRSIG:
+                self.plain(at + 18, end)
+            elif rtype == _NSEC:
+                self.plain(at, end)
             return self.packet[at:end]
         out = bytearray()
         for part in pattern:
@@ -163,6 +168,18 @@ class _Reader:
             raise FormError("a SOA of a wrong length")
         out += self.packet[at:end]
         return bytes(out)
+
+    def plain(self, at: int, end: int) -> int:
+        """Where a name that may not be compressed ends (RFC 4034, sections 3.1.7 and 4.1.1); raises FormError."""
+        packet = self.packet
+        begin = at
+        while at < end and packet[at] != 0:
+            if packet[at] > 63:
+                raise FormError("a compressed name where none may be")
+            at += 1 + packet[at]
+        if at >= end or at - begin >= names.MAX_NAME:
+            raise FormError("a name runs out of its rdata")
+        return at + 1
 
     def section(self, number: int, count: int, at: int) -> tuple[RRset, ...]:
         """So many records as RRsets, signatures with what they cover; `end` is behind them. Raises FormError."""

@@ -87,12 +87,15 @@ def judge(message: Message, zone: bytes, qname: bytes, qtype: int, harden_glue: 
                 shown = _referral(message, zone, ns, harden_glue).authority
                 return Finding(NODATA, authority=shown, authoritative=message.aa)
             return _referral(message, zone, ns, harden_glue)
-        if not message.aa:
+        if not message.aa or names.is_below(zone, ns.owner):
             where = "to itself" if ns.owner == zone else "upwards"
             return Finding(LAME, text=f"a referral {where}, to {names.to_text(ns.owner)}")
     if soa is not None or (message.aa and not message.answer):
         # A SOA alone shows an authority too: some servers forget AA on negative answers.
         return Finding(NODATA, authority=_proofs(message, zone, soa), authoritative=message.aa, reliable=reliable)
+    if _answers(message.answer, qname) and not any(rrset.rtype == codes.TYPE_CNAME for rrset in message.answer):
+        # Records of other types than asked for: not of this one then, unless somebody else has some.
+        return Finding(NODATA, authoritative=message.aa, reliable=False)
     if message.answer:
         return Finding(BROKEN, text="an answer to another question")
     return Finding(LAME, text="an empty answer without authority")

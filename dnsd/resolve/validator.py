@@ -233,7 +233,9 @@ class _Task:
             said = proofs.nxdomain(name)
         if said == denial.FAILS:
             said = proofs.nodata(name, qtype)
-            if said != denial.FAILS and rcode == codes.RCODE_NXDOMAIN:
+            if rcode == codes.RCODE_NXDOMAIN and said == denial.OPT_OUT:
+                said = denial.FAILS  # that room is for what is not signed, not for a wildcard nobody spoke of
+            elif rcode == codes.RCODE_NXDOMAIN and said != denial.FAILS:
                 rcode = codes.RCODE_NOERROR  # the name does exist: a server that denies empty non-terminals
         if said == denial.FAILS:
             if flaw is not None:

@@ -112,3 +112,17 @@ def test_damaged_messages_are_read_or_refused(seed: int, blows: int) -> None:
     dns.message.from_wire(
         rrsets.response(names.ROOT, codes.TYPE_A, 0, [r for r in found.answer if r.rtype == 1], (), False)
     )
+
+
+@pytest.mark.parametrize(("rtype", "skipped"), [(46, 18), (47, 0)])
+def test_names_that_may_not_be_compressed_are_not(rtype: int, skipped: int) -> None:
+    """A pointer in an RRSIG's or NSEC's rdata would lead elsewhere in what we write: such a message is malformed."""
+    head = struct.pack("!6H", 0, 0x8400, 1, 1, 0, 0) + b"\x01a\x00\x00\x01\x00\x01"
+    for name, good in ((b"\x01b\x00", True), (b"\xc0\x0c\x00\x00", False), (b"\x01b\x05\x00", False)):
+        rdata = bytes(skipped) + name
+        wire = head + b"\xc0\x0c" + struct.pack("!HHIH", rtype, 1, 60, len(rdata)) + rdata
+        if good:
+            assert rrsets.parse(wire).answer[0].rdatas == (rdata,)
+        else:
+            with pytest.raises(FormError):
+                rrsets.parse(wire)
