@@ -154,7 +154,8 @@ class Broker:
             "name": node.name, "connected": node.peer is not None, "phase": node.phase, "agent": node.agent,
             "listen": list(node.listen), "generation": node.generation, "digest": node.digest or "",
             "table": next((w["digest"] for w in workers if w.get("digest")), ""), "workers": workers,
-            "counters": node.counters, "facts": node.facts, "upstreams": node.upstreams, "errors": node.errors,
+            "counters": node.counters, "facts": node.facts, "upstreams": node.upstreams,
+            "anchors": node.anchors, "errors": node.errors,
             "since_ms": node.since_ms, "seen_ms": node.seen_ms,
         }  # fmt: skip
 
@@ -361,6 +362,7 @@ class Broker:
         node.counters = {name: n for name, n in flat(message["counters"]).items() if isinstance(n, int)}
         node.facts = flat(message.get("facts"))
         node.upstreams = rows_of(message.get("upstreams"))[:64]
+        node.anchors = rows_of(message.get("anchors"))[:64]
         if self._on_report is not None:
             self._on_report(peer.name, node.counters, message["decisions"], node.workers)
         if self._on_event is not None:

@@ -30,6 +30,7 @@ class Node:
     counters: dict[str, int] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     upstreams: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    anchors: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     errors: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     since_ms: int = 0
     seen_ms: int = 0

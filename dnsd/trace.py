@@ -1,7 +1,8 @@
 """The verb `trace`: resolve a name from the root with sockets of its own, and show each step.
 
-Of the node its settings are used (root hints, address families, minimisation and the rest), and its last table: names
-that are met on the way and are ours, or a forward entry's, are answered as the node would.
+Of the node its settings are used (root hints, address families, minimisation and the rest), the trust anchors that it
+has learned, and its last table: names that are met on the way and are ours, or a forward entry's, are answered as the
+node would.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from dnsd.resolve.realms import Realms
 from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.steps import Step
 from dnsd.resolve.upstreams import Servers
+from dnsd.serve.agent_anchors import updated
 from dnsd.serve.loop import Loop
 from dnsd.serve.realms import Belongings, Standing
 from dnsd.serve.recursion import over_forwarders, resolver
@@ -86,7 +88,7 @@ def run(settings: Settings, sname: bytes, qtype: int, trace: list[Step]) -> tupl
     """Resolve with real sockets; the outcome, and how long it took in milliseconds."""
     loop = Loop()
     upstream = Upstream(loop, memoryview(bytearray(8 * codes.COUNTERS)).cast("Q"), _now_ms)
-    resolving = resolver(settings, 1)
+    resolving = resolver(updated(settings), 1)
     resolving.cache.clock(time.time_ns() // 1_000_000_000)
     began_ms = _now_ms()
     walk: Generator[Ask, Reply, Outcome] = resolving.resolve(

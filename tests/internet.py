@@ -1,4 +1,4 @@
-"""A miniature Internet on loopback for tests: the product's lab (`controller.lab`), unsigned, all of it broken.
+"""A miniature Internet on loopback for tests: the product's lab (`controller.lab`), all of it broken; signed or not.
 
 Each server has an address of its own in 127/8 and listens on port 53 there, as resolvers expect; binding it needs root.
 What lives where, and what is broken on purpose, is in `controller/lab/world.py`.
@@ -25,6 +25,7 @@ class Internet:
     folder: pathlib.Path
     root: str
     addresses: dict[str, str]
+    anchors: tuple[str, ...] = ()
 
     @property
     def resolver(self) -> dict[str, Any]:
@@ -33,7 +34,7 @@ class Internet:
             "root_hints": [{"name": "ns.root-servers.lab", "addresses": [self.root]}],
             "query_localhost": True,
             "use_ipv6": False,
-            "trust_anchors": [],
+            "trust_anchors": list(self.anchors),
         }
 
     @property
@@ -43,16 +44,16 @@ class Internet:
 
 
 @contextlib.contextmanager
-def internet(folder: pathlib.Path) -> Iterator[Internet]:
+def internet(folder: pathlib.Path, signed: bool = False) -> Iterator[Internet]:
     """Start it in a folder; everything ends with the block."""
     laboratory = Laboratory(
-        folder, place.base(f"127.{random.randrange(100, 250)}.{random.randrange(250)}"), signed=False
+        folder, place.base(f"127.{random.randrange(100, 250)}.{random.randrange(250)}"), signed=signed
     )
     addresses = {server.name: laboratory.running.address(server) for server in world.SERVERS}
     root = addresses["root"]
     (folder / "root.hints").write_text(f". 3600 NS ns.root-servers.lab.\nns.root-servers.lab. 3600 A {root}\n")
     try:
         asyncio.run(laboratory.start())
-        yield Internet(folder, root, addresses)
+        yield Internet(folder, root, addresses, (laboratory.anchor(),) if signed else ())
     finally:
         laboratory.end()

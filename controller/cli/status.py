@@ -96,6 +96,33 @@ def healthy(snapshot: Mapping[str, Any]) -> bool:
     return bool(nodes) and digests <= {active["digest"]}
 
 
+_ANCHOR_STYLES = {"valid": "green", "configured": "green", "addpend": "yellow", "missing": "yellow", "revoked": "red"}
+
+
+def _anchors(console: Any, snapshot: Mapping[str, Any]) -> None:
+    """The trust anchors of each node; one line for several nodes that have the same."""
+    from rich.markup import escape
+
+    said: dict[tuple[str, ...], list[str]] = {}
+    for node in snapshot.get("nodes", ()):
+        lines = []
+        for row in node.get("anchors", ()):
+            state = str(row.get("state", ""))
+            moment = row.get("trusted_from") or row.get("since")
+            word = "trusted from" if row.get("trusted_from") else "since"
+            when = f", {word} {datetime.datetime.fromtimestamp(moment, datetime.UTC):%Y-%m-%d}" if moment else ""
+            failure = f" [red]{escape(str(row['failure']))}[/]" if row.get("failure") else ""
+            style = _ANCHOR_STYLES.get(state, "dim")
+            lines.append(f"{escape(str(row.get('zone')))} key {row.get('tag')}: [{style}]{state}[/]{when}{failure}")
+        if lines:
+            said.setdefault(tuple(lines), []).append(str(node.get("name", "")))
+    for keys, nodes in said.items():
+        of = f" of {escape(', '.join(nodes))}" if len(snapshot.get("nodes", ())) > 1 else ""
+        console.print(f"\nDNSSEC trust anchors{of}")
+        for line in keys:
+            console.print(f"  {line}")
+
+
 def show(snapshot: Mapping[str, Any]) -> None:
     """The snapshot on a terminal."""
     from rich.markup import escape
@@ -152,6 +179,7 @@ def show(snapshot: Mapping[str, Any]) -> None:
         console.print(table)
     else:
         console.print("no node is connected: start `nexoraldns dnsd`, or look at its log")
+    _anchors(console, snapshot)
     counters = snapshot.get("counters", {})
     asked = counters.get("queries_udp", 0) + counters.get("queries_tcp", 0)
     if asked:

@@ -114,6 +114,34 @@ def upstream(row: Mapping[str, Any]) -> UpstreamView:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class AnchorView:
+    """A key of a trust anchor (RFC 5011)."""
+
+    zone: str
+    tag: str
+    state: str
+    tone: str
+    since: str
+
+
+_ANCHOR_TONES = {"valid": "good", "configured": "good", "missing": "busy", "addpend": "busy"}
+
+
+def anchor(row: Mapping[str, Any]) -> AnchorView:
+    """A row of a node's `anchors`."""
+    state, since = str(row.get("state", "")), ""
+    for word, key in (("trusted from", "trusted_from"), ("since", "since")):
+        if not since and whole(row.get(key)):
+            moment = datetime.datetime.fromtimestamp(whole(row.get(key)), datetime.UTC)
+            since = f"{word} {moment:%Y-%m-%d}"
+    failure = str(row.get("failure") or "")
+    return AnchorView(
+        str(row.get("zone", "")), str(row.get("tag", "")), f"{state}: {failure}" if failure else state,
+        "bad" if failure else _ANCHOR_TONES.get(state, ""), since,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class NodeView:
     """A node and its workers."""
 
@@ -124,6 +152,7 @@ class NodeView:
     listen: str
     workers: tuple[WorkerView, ...]
     upstreams: tuple[UpstreamView, ...]
+    anchors: tuple[AnchorView, ...]
     tone: str
 
 
@@ -148,7 +177,8 @@ def node(row: Mapping[str, Any], active_digest: str) -> NodeView:
         name=str(row.get("name") or row.get("node") or "node"), connected=connected,
         phase=str(row.get("phase") or ("connected" if connected else "away")), agent=str(row.get("agent") or ""),
         listen=", ".join(map(str, listen)) if isinstance(listen, list | tuple) else str(listen or ""),
-        workers=tuple(workers), upstreams=tuple(upstream(each) for each in rows(row.get("upstreams"))), tone=tone,
+        workers=tuple(workers), upstreams=tuple(upstream(each) for each in rows(row.get("upstreams"))),
+        anchors=tuple(anchor(each) for each in rows(row.get("anchors"))), tone=tone,
     )  # fmt: skip
 
 

@@ -27,7 +27,8 @@ _LARGEST = 4 << 20
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 _KEYS = (
     "negative_trust_anchors", "dnssec", "qname_minimisation", "case_randomisation", "priming", "special_use",
-    "use_ipv4", "use_ipv6", "prefer", "query_localhost", "harden_glue", "edns_size",
+    "use_ipv4", "use_ipv6", "prefer", "query_localhost", "harden_glue", "edns_size", "aggressive_nsec", "sha1",
+    "rsa_min_bits",
 )  # fmt: skip
 
 
@@ -124,5 +125,6 @@ def _resolver(settings: ResolverSettings) -> dict[str, object]:
         values["root_hints"] = [{"name": name, "addresses": list(addresses)} for name, addresses in hints]
     values["trust_anchors"] = anchors if isinstance(anchors, str) else list(anchors)
     values["negative_trust_anchors"] = list(settings.negative_trust_anchors)
+    values["trust_anchor_updates"] = settings.follows_anchors
     values["signature_skew"] = f"{settings.signature_skew_s:g}s"
     return values

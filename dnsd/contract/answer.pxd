@@ -24,6 +24,7 @@ cdef class Responder:
     cdef int ede
     cdef unsigned int ede_info
     cdef const unsigned char[::1] ede_text
+    cdef int ede_text_at
     cdef int ede_text_length
     cdef const unsigned char[::1] made_soa
     cdef public Cookies cookies

@@ -89,6 +89,7 @@ class Responder:
         self.ede = EDE_NONE
         self.ede_info = 0
         self.ede_text = memoryview(b"\x00")
+        self.ede_text_at = 0
         self.ede_text_length = 0
         self.made_soa = memoryview(_MADE_SOA)
         self.cookies = None
@@ -154,6 +155,7 @@ class Responder:
         self.authentic = 0
         self.ede = EDE_NONE
         self.ede_info = 0
+        self.ede_text_at = 0
         self.ede_text_length = 0
         if q.question_end:
             n = q.question_end - q.base - 12
@@ -232,7 +234,7 @@ class Responder:
                         self.at += 1
                         self.copy(self.revision, 0, self.revision_length)
                     else:
-                        self.copy(self.ede_text, 0, self.ede_text_length)
+                        self.copy(self.ede_text, self.ede_text_at, self.ede_text_length)
             length = self.at - opt - 11
             self.out[opt + 9] = length >> 8
             self.out[opt + 10] = length & 255
@@ -447,7 +449,8 @@ class Responder:
     ) -> cython.int:
         """Write a response from a raw answer: `length` octets of records at `data[body:]`; returns its length.
 
-        `rcode` has bit 16 set when AD was. `question` is how long the question section was in front of them. At `data[ttls:]` stand the TTLs' places, at `data[pointers:]` the
+        `rcode` has bit 16 set when AD was, from bit 17 on the code of an Extended DNS Error + 1 (7 bits), then the length of
+        its text, which stands behind the records. `question` is how long the question section was in front of them. At `data[ttls:]` stand the TTLs' places, at `data[pointers:]` the
         compression pointers', both as u16 from `body` on. `age` seconds are taken off each TTL; 2147483647 says that the
         answer is past its time, and gets TTL 30 and an Extended DNS Error (RFC 8767, section 4). When `v` has an entry (an alias), its CNAMEs
         come first and the pointers are moved to where the names stand now.
@@ -462,14 +465,22 @@ class Responder:
 
         self.begin(q, base, limit)
         self.rcode = rcode & 65535
+        if rcode >> 17:
+            self.ede = ((rcode >> 17) & 127) - 1
+            self.ede_text_length = rcode >> 24
+            if self.ede_text_length:
+                self.ede_text = data
+                self.ede_text_at = body + length
         if age == 2147483647:
             self.ede = EDE_STALE_NXDOMAIN if self.rcode == RCODE_NXDOMAIN else EDE_STALE_ANSWER
+            self.ede_text_length = 0
         # Only what was validated here comes with it (`resolve.forwarder` and `flightpath` take it off); told to those
         # who ask (RFC 6840, sections 5.7 and 5.8).
         if rcode & 65536 and not v.entry and (q.do or q.flags & 32):
             self.authentic = 1 if age != 2147483647 else 0
         if v.stage == STAGE_POLICY and v.rule_action == RULE_REDIRECT:
             self.ede = EDE_FORGED_ANSWER
+            self.ede_text_length = 0
             self.decided_by(t, v)
         if v.entry:
             entry = t.owners + v.entry - 1

@@ -228,7 +228,7 @@ FIELDS: dict[int, dict[str, Check]] = {
     ACTIVE: {"generation": _u53, "digest": _digest, "workers": _workers},
     ABORT: {"generation": _u53, "reason": _text},
     REPORT: {"counters": _object, "workers": _workers, "decisions": _objects, "dropped": _u53, "events?": _objects,
-             "upstreams?": _objects},
+             "upstreams?": _objects, "anchors?": _objects},
     EVENT: {"source": _word, "reason": _word, "v?": _u53, "interface?": _interface, "kind?": _one_of(*EVENT_KINDS),
             "lease?": _one_of(*LEASES), "old?": _addresses, "new?": _addresses, "dns?": _addresses,
             "search?": _domains, "refused?": _u53, "at?": _u53, "lifetime?": _seconds},

@@ -76,11 +76,16 @@ class ResolverSettings:
     """For `recurse`. `root_hints`: "builtin", a path, or (name, addresses) pairs; `trust_anchors` likewise, texts.
 
     `prefer`: "ipv4" or "ipv6", over which servers are asked that have both; "any" for the faster one.
+    `trust_anchor_updates` None: auto.
     """
 
     root_hints: str | tuple[tuple[str, tuple[str, ...]], ...] = "builtin"
     trust_anchors: str | tuple[str, ...] = "builtin"
+    trust_anchor_updates: bool | None = None
     negative_trust_anchors: tuple[str, ...] = ()
+    aggressive_nsec: bool = True
+    sha1: bool = True
+    rsa_min_bits: int = 512
     dnssec: bool = True
     qname_minimisation: bool = True
     case_randomisation: bool = True
@@ -95,6 +100,11 @@ class ResolverSettings:
     prefetch: bool = True
     serve_stale: bool = True
     signature_skew_s: float = 3600.0
+
+    @property
+    def follows_anchors(self) -> bool:
+        """Whether trust anchors follow their zone's keys (RFC 5011): what `trust_anchor_updates` says, else builtin."""
+        return self.trust_anchors == "builtin" if self.trust_anchor_updates is None else self.trust_anchor_updates
 
     @property
     def signature_skew(self) -> float:
@@ -178,7 +188,11 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "allow": values_of.networks,
     "resolver.root_hints": values_of.hints,
     "resolver.trust_anchors": values_of.anchors,
+    "resolver.trust_anchor_updates": lambda value: None if value == "auto" else values_of.truth(value),
     "resolver.negative_trust_anchors": values_of.texts,
+    "resolver.aggressive_nsec": values_of.truth,
+    "resolver.sha1": values_of.truth,
+    "resolver.rsa_min_bits": lambda value: values_of.whole(value, 512, 4096),
     "resolver.dnssec": values_of.truth,
     "resolver.qname_minimisation": values_of.truth,
     "resolver.case_randomisation": values_of.truth,

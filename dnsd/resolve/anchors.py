@@ -51,9 +51,13 @@ class Anchors:
     @functools.cached_property
     def algorithms(self) -> frozenset[int]:
         """Algorithms of keys to be used: the usual ones, and retired ones that an anchor names."""
+        return signatures.ALGORITHMS | (self.named & signatures.RETIRED)
+
+    @functools.cached_property
+    def named(self) -> frozenset[int]:
+        """Algorithms that an anchor names: somebody has written them down on purpose."""
         named = {ds[2] for anchor in self.positive.values() for ds in anchor.ds}
-        named |= {key[3] for anchor in self.positive.values() for key in anchor.keys}
-        return signatures.ALGORITHMS | (named & signatures.RETIRED)
+        return frozenset(named | {key[3] for anchor in self.positive.values() for key in anchor.keys})
 
     def nearest(self, name: bytes, now: int) -> Anchor | None:
         """The anchor that decides about a name: the deepest at or above it, a negative one before a positive one."""

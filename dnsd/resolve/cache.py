@@ -8,9 +8,9 @@ who is asked and how, never the number of a forward entry: other servers, anothe
 
 Layout: a head of 16 words, buckets of four (hash, offset) pairs, then a log that is written
 round and round; what is overwritten is forgotten first. An entry, in words: size, hash, name
-length | seconds that it is served past its time << 8 | being renewed << 31, qtype, DO and CD bits, route, question length, body length, rcode, answers, authorities |
+length | seconds that it is served past its time << 8 | being renewed << 31, qtype, DO and CD bits, route, question length, body length, rcode | AD << 16 | Extended DNS Error + 1 << 17 | length of its text << 24, answers, authorities |
 additionals << 16, TTL places | pointer places << 16, stored (s), expires (s), and the stamp of the last review (two words); then
-name, TTL places, pointer places (u16, most significant first) and body.
+name, TTL places, pointer places (u16, most significant first), body, and the text of the Extended DNS Error.
 """
 
 import struct
@@ -29,6 +29,14 @@ _WAYS = 4
 STALE = 2147483647  # the age of what is served past its time
 FRESH, RIPE, OVERDUE, LAPSED = range(4)  # what `event` says
 _FIRST = 256  # buckets in use at the beginning
+
+
+MOST_TEXT = 120  # octets of an Extended DNS Error's text
+
+
+def extended(rcode: int, ede: int, text: bytes) -> int:
+    """An rcode with its AD bit, as entries and `Responder.relay` have it, with an Extended DNS Error; -1 for none."""
+    return rcode | (ede + 1 & 127) << 17 | (min(len(text), MOST_TEXT) << 24 if ede >= 0 else 0)
 
 
 def below_labels(name: bytes, size: int) -> bool:
@@ -119,7 +127,7 @@ class Cache:
                 return False
             places = (words[at + 11] & 65535) + (words[at + 11] >> 16)
             size = words[at + 7]
-            size += 64 + (words[at + 2] & 255) + 2 * places
+            size += 64 + (words[at + 2] & 255) + 2 * places + (words[at + 8] >> 24)
             if size > 4 * cython.cast(cython.ulonglong, words[at]):
                 return False
             live += 1
@@ -449,7 +457,7 @@ class Cache:
     ) -> cython.int:
         """Remember an answer for `ttl` seconds from `now`; its word, 0 when it is too large to be kept.
 
-        `length` octets of records at `data[body:]`; at `data[ttls:]` and `data[pointers:]` places in them, u16, most
+        `length` octets of records at `data[body:]`, and behind them the text whose length is in `rcode`; at `data[ttls:]` and `data[pointers:]` places in them, u16, most
         significant first (as `message.Reader` leaves them).
         """
         w = self.words
@@ -460,6 +468,7 @@ class Cache:
 
         if at:
             self.drop(at)
+        length += rcode >> 24  # the text goes with the records
         size = 16 + cython.cast(cython.uint, name_length + 2 * (ttl_count + pointer_count) + length + 3) // 4
         at = cython.cast(cython.uint, self.reserve(mixed, size))
         if at == 0:
@@ -471,7 +480,7 @@ class Cache:
         w[at + 4] = bits
         w[at + 5] = route
         w[at + 6] = question
-        w[at + 7] = length
+        w[at + 7] = length - (rcode >> 24)
         w[at + 8] = rcode
         w[at + 9] = answers
         w[at + 10] = authorities | (additionals << 16)
@@ -489,18 +498,22 @@ class Cache:
         return cython.cast(cython.int, at)
 
     def store(
-        self, name: bytes, h: int, qtype: int, bits: int, route: int, response: Response, now: int, ttl: int
-    ) -> bool:
-        """Remember a response for `ttl` seconds from `now`; False when it is too large to be kept."""
+        self, name: bytes, h: int, qtype: int, bits: int, route: int, response: Response, now: int, ttl: int,
+        ede: int = -1, text: bytes = b"",
+    ) -> bool:  # fmt: skip
+        """Remember a response for `ttl` seconds from `now`; False when it is too large to be kept.
+
+        `ede` and `text`: the Extended DNS Error that goes with it (`extended`).
+        """
         if len(response.ttls) > 0xFFFF or len(response.pointers) > 0xFFFF or ttl <= 0:
             return False
         ttls = struct.pack(f">{len(response.ttls)}H", *response.ttls)
         pointers = struct.pack(f">{len(response.pointers)}H", *response.pointers)
-        data = memoryview(ttls + pointers + response.body + b"\x00")
+        data = memoryview(ttls + pointers + response.body + (text[:MOST_TEXT] if ede >= 0 else b"") + b"\x00")
         body = len(ttls) + len(pointers)
         at = self.put(
             memoryview(name), len(name), h, qtype, bits, route, data, body, len(response.body), response.question,
-            response.rcode, response.answers, response.authorities, response.additionals, 0, len(response.ttls),
+            extended(response.rcode, ede, text), response.answers, response.authorities, response.additionals, 0, len(response.ttls),
             len(ttls), len(response.pointers), now, ttl,
         )  # fmt: skip
         return bool(at)

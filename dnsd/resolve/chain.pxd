@@ -42,6 +42,7 @@ cdef class Work:
 
 @cython.final
 cdef class Memory:
+    cdef public object denials
     cdef public dict _zones
     cdef public dict _proved
     cpdef object keep(self, bytes name, Zone zone)
@@ -52,9 +53,12 @@ cdef class Chain:
     cdef public Work work
     cdef public object anchors
     cdef public object _algorithms
+    cdef public object _policy
     cdef public Memory _memory
+    cdef public object denials
     cdef public long long _skew
     cdef public dict seen
+    cdef public long long ends
     cpdef object check(self, RRset rrset, Zone zone)
     cdef Signed _signed(self, Signature sig)
     cpdef bytes signer(self, RRset rrset, object anchor)

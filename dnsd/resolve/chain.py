@@ -14,6 +14,7 @@ from typing import Final
 
 from dnsd.contract import codes, names
 from dnsd.resolve import denial, signatures
+from dnsd.resolve.aggressive import Denials
 from dnsd.resolve.anchors import Anchor, Anchors
 from dnsd.resolve.rrsets import RRset, at_or_below
 from dnsd.resolve.signatures import TYPE_DNSKEY, TYPE_DS, Key, Signature
@@ -32,6 +33,8 @@ HASHES = 160  # of NSEC3, for one question
 MEMORY_S = 3600  # how long what is known of a zone is kept at most
 _ZONES = 4096
 _PROVED = 8192
+
+_USUAL = signatures.Policy()
 
 Trust = Generator["Need", "Found", "Zone"]
 
@@ -123,7 +126,8 @@ class Work:
 class Memory:
     """What all questions of a worker share: zones and RRsets that were validated. Bounded; the oldest goes first."""
 
-    def __init__(self) -> None:
+    def __init__(self, denials: Denials | None = None) -> None:
+        self.denials = denials  # None: what was proven is not used for other names
         self._zones: dict[bytes, Zone] = {}
         self._proved: dict[tuple[object, ...], Signature] = {}
 
@@ -157,7 +161,7 @@ class Memory:
         gone = [name for name in self._zones if matches(name)]
         for name in gone:
             del self._zones[name]
-        return len(gone)
+        return len(gone) + (self.denials.forget(matches) if self.denials is not None else 0)
 
     def state(self, rrset: RRset, now: int) -> str:
         """What validation has found of an RRset: secure or insecure; empty when it has not been looked at."""
@@ -180,18 +184,27 @@ class Memory:
         """Forget everything, for new anchors."""
         self._zones.clear()
         self._proved.clear()
+        if self.denials is not None:
+            self.denials.clear()
 
 
 class Chain:
     """The chains of trust of one question, at one moment."""
 
-    def __init__(self, anchors: Anchors, memory: Memory, now: int, skew: int) -> None:
+    def __init__(
+        self, anchors: Anchors, memory: Memory, now: int, skew: int, policy: signatures.Policy = _USUAL
+    ) -> None:
         self.now = now
         self.work = Work()
         self.anchors = anchors
+        self.ends = 0  # when a negative trust anchor ends that was relied upon; 0 for none
         self.seen: dict[bytes, Zone] = {}  # the zones that were looked at, for those who want to see the way
+        self._policy = policy
         self._algorithms = anchors.algorithms
+        if not policy.sha1:
+            self._algorithms -= signatures.SHA1_ALGORITHMS - anchors.named
         self._memory = memory
+        self.denials = memory.denials
         self._skew = skew
 
     # --- signatures ------------------------------------------------------------------------------------------------
@@ -248,6 +261,8 @@ class Chain:
                     flaw = flaw or found
                 elif signatures.source_name(rrset.owner, found.labels) == rrset.owner:
                     good.append(rrset.lasting(min(rrset.ttl, found.ttl)))
+                    if self.denials is not None:
+                        self.denials.keep(zone.apex, good[-1], self.now)
         return denial.Proofs(zone.apex, good, self.work.hashed), tuple(good), flaw
 
     # --- zones -----------------------------------------------------------------------------------------------------
@@ -321,8 +336,13 @@ class Chain:
 
     def _unvalidated(self, name: bytes, anchor: Anchor | None) -> Zone:
         if anchor is None:
-            return Zone(name, INDETERMINATE, text="no trust anchor is above it")
-        return Zone(anchor.zone, INSECURE, text=f"a negative trust anchor is set for {names.to_text(anchor.zone)}")
+            ede, text = codes.EDE_DNSSEC_INDETERMINATE, f"no trust anchor is above {names.to_text(name)}"
+            return Zone(name, INDETERMINATE, ede=ede, text=text)
+        end = self.anchors.negative.get(anchor.zone)
+        if end is not None and (not self.ends or end < self.ends):
+            self.ends = end
+        text = f"a negative trust anchor is set for {names.to_text(anchor.zone)}"
+        return Zone(anchor.zone, INSECURE, ede=codes.EDE_OTHER, text=text)
 
     def _anchored(self, anchor: Anchor) -> Trust:
         if not any(key[3] in self._algorithms for key in anchor.keys):
@@ -331,8 +351,8 @@ class Chain:
                 text = f"the trust anchor of {names.to_text(anchor.zone)} {why}"
                 return Zone(anchor.zone, INSECURE, until=self.now + MEMORY_S, ede=ede, text=text)
         found = yield Need(anchor.zone, TYPE_DNSKEY)
-        zone = self._keys(anchor.zone, found, anchor.ds, anchor.keys, self.now + MEMORY_S)
-        return dataclasses.replace(zone, text="the trust anchor")
+        zone = self._keys(anchor.zone, found, anchor.ds, anchor.keys, self.now + MEMORY_S, True)
+        return zone if zone.state != SECURE else dataclasses.replace(zone, text="the trust anchor")
 
     def _below(self, above: Zone, name: bytes, found: Found) -> Trust:
         """What a zone's answer for DS says of a name in it or right below it."""
@@ -384,13 +404,19 @@ class Chain:
         known = [ds for ds in records if len(ds) > 4 and ds[2] in self._algorithms]
         if not known:
             return (), codes.EDE_UNSUPPORTED_DNSKEY_ALGORITHM, "is signed with algorithms that are not supported"
-        usable = [ds for ds in known if ds[3] in signatures.DIGESTS]
+        usable = [
+            ds for ds in known
+            if ds[3] in signatures.DIGESTS and (self._policy.sha1 or ds[3] != signatures.SHA1_DIGEST)
+        ]  # fmt: skip
         if not usable:
             return (), codes.EDE_UNSUPPORTED_DS_DIGEST, "has a DS with a digest that is not supported"
         better = [ds for ds in usable if ds[3] != 1]
         return tuple(better or usable), codes.EDE_NONE, ""
 
-    def _keys(self, apex: bytes, found: Found, ds: tuple[bytes, ...], trusted: tuple[bytes, ...], until: int) -> Zone:
+    def _keys(
+        self, apex: bytes, found: Found, ds: tuple[bytes, ...], trusted: tuple[bytes, ...], until: int,
+        anchored: bool = False,
+    ) -> Zone:  # fmt: skip
         """The zone's keys, when one that is vouched for by DS or by an anchor signed them; raises Bogus."""
         text = names.to_text(apex)
         blame = ((apex, TYPE_DNSKEY), (apex, TYPE_DS))
@@ -413,13 +439,19 @@ class Chain:
         if not vouched:
             if keys and not any(key.signs_zone for key in keys):
                 raise Bogus(codes.EDE_NO_ZONE_KEY_BIT, f"no key of {text} has the Zone Key bit", *blame)
-            by = "its DS records" if not trusted else "the trust anchor"
-            raise Bogus(codes.EDE_DNSKEY_MISSING, f"{text} has none of the keys that {by} vouch for", *blame)
-        signed = self.check(rrset, Zone(apex, SECURE, tuple(vouched)))
+            by = "the trust anchor vouches for" if anchored else "its DS records vouch for"
+            raise Bogus(codes.EDE_DNSKEY_MISSING, f"{text} has none of the keys that {by}", *blame)
+        strong = tuple(key for key in vouched if self._policy.strong(key))
+        if not strong:
+            ede = codes.EDE_UNSUPPORTED_DNSKEY_ALGORITHM
+            why = f"{text} is signed with RSA keys of fewer than {self._policy.rsa_bits} bits"
+            return Zone(apex, INSECURE, until=min(until, self.now + min(rrset.ttl, MEMORY_S)), ede=ede, text=why)
+        good = tuple(key for key in good if self._policy.strong(key))
+        signed = self.check(rrset, Zone(apex, SECURE, strong))
         if isinstance(signed, Flaw):
             raise Bogus(signed.ede, signed.text, *blame)
         lasts = min(until, self.now + min(rrset.ttl, signed.ttl, MEMORY_S))
-        return Zone(apex, SECURE, good, lasts, text="its DS", vouched=tuple(key.tag for key in vouched))
+        return Zone(apex, SECURE, good, lasts, text="its DS", vouched=tuple(key.tag for key in strong))
 
 
 _TIMES = {

@@ -1,6 +1,6 @@
 cimport cython
 from dnsd.contract cimport names
-from dnsd.resolve.rrsets cimport at_or_below
+from dnsd.resolve.rrsets cimport RRset, at_or_below
 
 @cython.final
 cdef class _Nsec:
@@ -14,6 +14,17 @@ cdef class _Nsec3:
     cdef readonly bytes next
     cdef readonly bint opt_out
     cdef readonly bytes types
+
+@cython.final
+cdef class Parameters:
+    cdef readonly bytes owner
+    cdef readonly bytes next
+    cdef readonly bint opt_out
+    cdef readonly long long iterations
+    cdef readonly bytes salt
+    cdef readonly bytes types
+
+cpdef Parameters parameters(RRset rrset)
 
 @cython.final
 cdef class Proofs:

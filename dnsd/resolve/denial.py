@@ -56,6 +56,35 @@ class _Nsec3:
         return _in_bitmap(self.types, rtype)
 
 
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """How an NSEC3 record was made (RFC 5155, section 3.1); `owner` and `next` are hashes."""
+
+    owner: bytes
+    next: bytes
+    opt_out: bool
+    iterations: int
+    salt: bytes
+    types: bytes
+
+
+def parameters(rrset: RRset) -> Parameters | None:
+    """Read an NSEC3; None for one of an unknown hash or unknown flags, or that is malformed (RFC 5155, 8.1, 8.2)."""
+    rdata: bytes = rrset.rdatas[0]
+    if len(rdata) < 6 or rdata[0] != 1 or rdata[1] & ~_OPT_OUT_BIT:
+        return None
+    salt_end = 5 + rdata[4]
+    if len(rdata) <= salt_end:
+        return None
+    types_at = salt_end + 1 + rdata[salt_end]
+    following = rdata[salt_end + 1 : types_at]
+    own = _from_base32hex(rrset.owner[1 : 1 + rrset.owner[0]])
+    if own is None or len(own) != len(following):
+        return None
+    iterations = int.from_bytes(rdata[2:4], "big")
+    return Parameters(own, following, bool(rdata[1] & _OPT_OUT_BIT), iterations, rdata[5:salt_end], rdata[types_at:])
+
+
 class Proofs:
     """The NSEC and NSEC3 records of one zone in one answer."""
 
@@ -71,34 +100,32 @@ class Proofs:
             if rrset.rtype == signatures.TYPE_NSEC and at_or_below(rrset.owner, apex):
                 self._nsecs += [nsec for rdata in rrset.rdatas[:1] if (nsec := _nsec(rrset.owner, rdata)) is not None]
             elif rrset.rtype == signatures.TYPE_NSEC3 and names.parent(rrset.owner) == apex and rrset.owner != apex:
-                for rdata in rrset.rdatas[:1]:
-                    self._add_nsec3(rrset.owner, rdata)
+                self._add_nsec3(rrset)
+
+    def encloser(self, name: bytes) -> bytes | None:
+        """The closest encloser of a name that an NSEC covers."""
+        for nsec in self._nsecs:
+            found = self._encloser_nsec(nsec, name)
+            if found is not None:
+                return found
+        return None
 
     def __bool__(self) -> bool:
         return bool(self._nsecs or self._nsec3s or self.too_many)
 
-    def _add_nsec3(self, owner: bytes, rdata: bytes) -> None:
-        """Take an NSEC3 of a known hash and flags (RFC 5155, 8.1, 8.2); all must have the same parameters."""
-        if len(rdata) < 6 or rdata[0] != 1 or rdata[1] & ~_OPT_OUT_BIT:
+    def _add_nsec3(self, rrset: RRset) -> None:
+        """Take an NSEC3; all must have the same parameters (RFC 5155, section 8.2)."""
+        read = parameters(rrset)
+        if read is None:
             return
-        iterations = int.from_bytes(rdata[2:4], "big")
-        salt_end = 5 + rdata[4]
-        if len(rdata) <= salt_end:
-            return
-        salt = rdata[5:salt_end]
-        following = rdata[salt_end + 1 : salt_end + 1 + rdata[salt_end]]
-        own = _from_base32hex(owner[1 : 1 + owner[0]])
-        if own is None or len(own) != len(following):
-            return
-        if iterations > ITERATIONS:
+        if read.iterations > ITERATIONS:
             self.too_many = True
             return
         if self._iterations < 0:
-            self._iterations, self._salt = iterations, salt
-        elif (iterations, salt) != (self._iterations, self._salt):
+            self._iterations, self._salt = read.iterations, read.salt
+        elif (read.iterations, read.salt) != (self._iterations, self._salt):
             return
-        opt_out = bool(rdata[1] & _OPT_OUT_BIT)
-        self._nsec3s[own] = _Nsec3(own, following, opt_out, rdata[salt_end + 1 + rdata[salt_end] :])
+        self._nsec3s[read.owner] = _Nsec3(read.owner, read.next, read.opt_out, read.types)
 
     # --- questions -------------------------------------------------------------------------------------------------
 

@@ -41,3 +41,5 @@ cdef class _Question:
     cdef public dict sources
     cdef public set avoided
     cdef public long long turns
+    cdef public bint infers
+    cdef public bint inferred

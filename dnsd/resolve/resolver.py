@@ -14,6 +14,7 @@ from collections.abc import Generator
 
 from dnsd.contract import codes, names
 from dnsd.resolve import rrcache, scrub, sentinel, steps
+from dnsd.resolve.anchors import Anchors
 from dnsd.resolve.budget import Budget, Failed, Spent
 from dnsd.resolve.chain import Found, Zone
 from dnsd.resolve.config import Config
@@ -36,6 +37,7 @@ _CHAINS = frozenset((codes.TYPE_DS, codes.QTYPES["DNSKEY"]))
 _SIGNED_ONLY = frozenset((codes.QTYPES["NSEC"], codes.QTYPES["NSEC3"]))
 _YXDOMAIN = codes.RCODES["YXDOMAIN"]
 _TURNS = 3  # so often other servers are asked for what did not stand validation
+_INFERRED = "proven by what is known of other names"
 BOGUS_BIT = 1 << 16  # beside a qtype: the failure of validation, which a question with CD set does not share
 
 
@@ -70,6 +72,11 @@ class Resolver:
         self.upstream = upstream  # who is asked; None: the authorities
         self.primed_ms: int | None = None  # when priming was last begun
 
+    def trust(self, anchors: Anchors) -> None:
+        """Validate by other trust anchors from now on; nothing changes where nothing is validated."""
+        if self.validator is not None and self.validator.trust(anchors):
+            self.cache.forget_failures()
+
     def resolve(
         self,
         sname: bytes,
@@ -91,6 +98,7 @@ class Resolver:
         """
         validates = bool(self.validator) and not cd
         question = _Question(self, do or validates or self.config.dnssec, now_ms, trace)
+        question.infers = validates
         question.renewed = sname if renew else b""
         question.realms = realms
         question.tried = tried
@@ -126,6 +134,8 @@ class Resolver:
             if verdict.secure and self.validator is not None and sentinel.denies(sname, qtype, self.validator.anchors):
                 return Outcome(None, codes.EDE_OTHER, "what this name says of our root keys is not so (RFC 8509)", True)
             result = Result(verdict.rcode, verdict.answer, verdict.authority)
+            if verdict.until:  # then everything is validated again
+                result = _ending(result, verdict.until - self.cache.now)
             flags = FLAG_AD if verdict.secure else 0
         if trace is not None:
             said = codes.rcode_name(result.rcode)
@@ -143,6 +153,15 @@ class Resolver:
         return Outcome(wire, ede, text, fleeting=bool(question.elsewhere))
 
 
+def _ending(result: Result, left_s: int) -> Result:
+    """The same, for so many seconds at most."""
+    answer, authority = (
+        tuple(rrset.lasting(min(rrset.ttl, max(0, left_s))) for rrset in section)
+        for section in (result.answer, result.authority)
+    )
+    return Result(result.rcode, answer, authority)
+
+
 class _Question:
     """One client's question: its budget, and the names that it looks up on the way."""
 
@@ -153,6 +172,8 @@ class _Question:
         self.budget = Budget(now_ms)
         self.trace = trace
         self.resolving: set[tuple[bytes, int]] = set()
+        self.inferred = False  # and whether it has
+        self.infers = False  # whether what was proven before may answer it (RFC 8198)
         self.renewed = b""  # the name of which nothing that is remembered is good enough
         self.realms: Realms | None = None
         self.elsewhere: set[bytes] = set()  # names of the answer that others than the authorities are responsible for
@@ -316,12 +337,39 @@ class _Question:
             said = scrub.NXDOMAIN if denial.rcode == codes.RCODE_NXDOMAIN else scrub.NODATA
             self.note(steps.CACHED, depth, sname, qtype, said=said, rrsets=denial.authority)
             return Result(denial.rcode, (), denial.authority), (), b""
+        if self.infers:
+            return self._inferred(sname, qtype, depth)
         return None, (), b""
+
+    def _inferred(self, sname: bytes, qtype: int, depth: int) -> tuple[Result | None, tuple[RRset, ...], bytes]:
+        """As `_known`: what NSEC and NSEC3 records of other answers say of this question."""
+        validator = self.resolver.validator
+        assert validator is not None
+        evidence = validator.denied(sname, qtype, self.cache.now)
+        if evidence is None:
+            return None, (), b""
+        self.inferred = True
+        if evidence.answer:
+            alias = evidence.answer[0]
+            if alias.rtype == codes.TYPE_CNAME and qtype != codes.TYPE_CNAME:
+                self.note(steps.CACHED, depth, sname, qtype, said=scrub.ALIAS, rrsets=evidence.answer, text=_INFERRED)
+                return None, evidence.answer, names.lower(alias.rdatas[0])
+            said = scrub.ANSWER
+        else:
+            said = scrub.NXDOMAIN if evidence.rcode == codes.RCODE_NXDOMAIN else scrub.NODATA
+        rrsets = evidence.answer or evidence.authority
+        self.note(steps.CACHED, depth, sname, qtype, said=said, rrsets=rrsets, text=_INFERRED)
+        return Result(evidence.rcode, evidence.answer, evidence.authority), (), b""
 
     def proven(self, sname: bytes, qtype: int, result: Result) -> Generator[Ask, Reply, Verdict]:
         """As `validated`; what is bogus is asked of other servers, where there are some: one of them may be out of step,
         or somebody sits on the way to one of them."""
         verdict = yield from self.validated(sname, qtype, result)
+        if verdict.state == BOGUS and self.inferred:
+            self.infers = False  # what was proven of other names does not do: the zone's servers are asked
+            result = yield from self.lookup(sname, qtype, 0)
+            verdict = yield from self.validated(sname, qtype, result)
+        self.infers = self.infers and verdict.state != BOGUS
         while verdict.state == BOGUS and self.has_others((*verdict.blame, (sname, qtype))):
             try:
                 result = yield from self.lookup(sname, qtype, 0)

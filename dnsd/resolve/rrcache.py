@@ -250,6 +250,10 @@ class RRCache:
         if self._failures:
             self._failures.pop((name, rtype), None)
 
+    def forget_failures(self) -> None:
+        """What failed may be right now."""
+        self._failures.clear()
+
     # --- all ------------------------------------------------------------------------------------------------------
 
     def held(self, matches: Callable[[bytes], bool], now_ms: int) -> list[Held]:

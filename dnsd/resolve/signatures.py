@@ -28,10 +28,13 @@ TYPE_DNSKEY: Final = codes.QTYPES["DNSKEY"]
 TYPE_NSEC: Final = codes.QTYPES["NSEC"]
 TYPE_NSEC3: Final = codes.QTYPES["NSEC3"]
 
-# RFC 9904 and 9905, "use for validation": RSASHA1 is still validated, though nobody may sign with it any more.
+# RFC 9904 and 9905, "implement for validation": RSASHA1 too, though nobody may sign with it any more (`Policy`).
 ALGORITHMS: Final = frozenset((5, 7, 8, 10, 13, 14, 15, 16))
 # RSAMD5 and DSA must not be used (RFC 9904): only where a trust anchor names them, which somebody wrote on purpose.
 RETIRED: Final = frozenset((1, 3, 6))
+# RSASHA1 and RSASHA1-NSEC3-SHA1; and the digest type SHA-1.
+SHA1_ALGORITHMS: Final = frozenset((5, 7))
+SHA1_DIGEST: Final = 1
 # Digest types of DS that can be checked: SHA-1, SHA-256, SHA-384.
 DIGESTS: Final[dict[int, str]] = {1: "sha1", 2: "sha256", 4: "sha384"}
 
@@ -42,6 +45,21 @@ _EXPONENT_OCTETS = 8  # a longer exponent is there to cost us time
 # Types whose names are folded to lower case (RFC 4034, section 6.2, without NSEC: RFC 6840, section 5.1).
 _FOLDED = {**RDATA_NAMES, 24: "99n", 46: "99n"}
 _NAPTR = codes.QTYPES["NAPTR"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """What is too weak to count: it makes a zone insecure, like what is not supported (RFC 9905, section 2).
+
+    `sha1`: whether SHA-1 counts, in signatures and in DS. `rsa_bits`: RSA keys shorter than this do not.
+    """
+
+    sha1: bool = True
+    rsa_bits: int = 512
+
+    def strong(self, by: Key) -> bool:
+        """Whether a key is long enough."""
+        return by.algorithm not in _RSA or rsa_bits(by.rdata) >= self.rsa_bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +238,17 @@ def _public(rdata: bytes) -> Any:
         return dns.dnssecalgs.get_algorithm_cls_from_dnskey(read).public_cls.from_dnskey(read)
     except Exception:  # see `verify`
         return None
+
+
+def rsa_bits(rdata: bytes) -> int:
+    """The length of an RSA key's modulus (RFC 3110, section 2); 0 for a malformed key."""
+    octets = rdata[4:]
+    if len(octets) < 3:
+        return 0
+    length, at = octets[0], 1
+    if length == 0:
+        length, at = int.from_bytes(octets[1:3], "big"), 3
+    return int.from_bytes(octets[at + length :], "big").bit_length()
 
 
 def _rsa_is_sane(octets: bytes) -> bool:

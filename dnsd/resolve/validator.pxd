@@ -13,11 +13,13 @@ cdef class Verdict:
     cdef readonly str text
     cdef readonly tuple blame
     cdef readonly tuple zones
+    cdef readonly long long until
 
 @cython.final
 cdef class Validator:
     cdef public object anchors
     cdef public long long skew_s
+    cdef public object policy
     cdef public Memory memory
 
 @cython.final

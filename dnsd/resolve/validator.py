@@ -12,6 +12,7 @@ from collections.abc import Generator
 
 from dnsd.contract import codes, names
 from dnsd.resolve import denial, signatures
+from dnsd.resolve.aggressive import Denials, Evidence
 from dnsd.resolve.anchors import Anchors
 from dnsd.resolve.chain import (
     BOGUS,
@@ -28,6 +29,7 @@ from dnsd.resolve.chain import (
     Zone,
 )
 from dnsd.resolve.rrsets import RRset, at_or_below
+from dnsd.resolve.signatures import Policy
 
 __all__ = ["BOGUS", "INDETERMINATE", "INSECURE", "SECURE", "Validator", "Verdict"]
 
@@ -40,7 +42,8 @@ class Verdict:
     """What the answer is worth, and why. `answer` and `authority` last no longer than their signatures.
 
     `ede` may tell of an insecure answer too (RFC 8914: 1, 2, 27). `blame`: what to forget when it is BOGUS.
-    `zones`: the zones whose trust was looked at, for those who want to see the way.
+    `until`: when a negative trust anchor ends that made it insecure; 0 for none. `zones`: the zones whose trust was looked
+    at, for those who want to see the way.
     """
 
     state: str
@@ -51,6 +54,7 @@ class Verdict:
     text: str = ""
     blame: tuple[tuple[bytes, int], ...] = ()
     zones: tuple[Zone, ...] = ()
+    until: int = 0
 
     @property
     def secure(self) -> bool:
@@ -59,16 +63,43 @@ class Verdict:
 
 
 class Validator:
-    """Validates for one worker. `skew_s`: how far the clocks of signers and ours may differ."""
+    """Validates for one worker. `skew_s`: how far the clocks of signers and ours may differ.
 
-    def __init__(self, anchors: Anchors, skew_s: float = 3600.0) -> None:
+    `denials`: where what was proven is kept for other names (RFC 8198); None for nowhere.
+    """
+
+    def __init__(
+        self, anchors: Anchors, skew_s: float = 3600.0, denials: Denials | None = None, policy: Policy | None = None
+    ) -> None:
         self.anchors = anchors
         self.skew_s = int(skew_s)
-        self.memory = Memory()
+        self.policy = Policy() if policy is None else policy
+        self.memory = Memory(denials)
 
     def __bool__(self) -> bool:
         """Without a trust anchor there is nothing to validate by."""
         return bool(self.anchors)
+
+    def trust(self, anchors: Anchors) -> bool:
+        """Take other anchors, and forget what was found out with the old ones; False when they are the same."""
+        if anchors == self.anchors:
+            return False
+        self.anchors = anchors
+        self.memory.forget()
+        return True
+
+    def denied(self, sname: bytes, qtype: int, now: int) -> Evidence | None:
+        """What was proven already and answers this question, too; to be judged like any answer."""
+        denials = self.memory.denials
+        if denials is None:
+            return None
+        evidence: Evidence | None = denials.find(sname, qtype, now)
+        if evidence is None:
+            return None
+        anchor = self.anchors.nearest(sname, now)
+        if anchor is None or anchor.negative or not at_or_below(evidence.apex, anchor.zone):
+            return None  # below a negative trust anchor, or another one, it proves nothing
+        return evidence
 
     def plain(self, sname: bytes, qtype: int, answer: tuple[RRset, ...], now: int) -> Zone | None:
         """The zone that makes an unsigned answer of one RRset insecure, when all that `judge` would ask is known."""
@@ -91,14 +122,17 @@ class Validator:
         return None
 
     def looks_away(self, name: bytes, now: int) -> bool:
-        """Whether it is known already that nobody's keys vouch for what is at a name: `judge` lets it pass unsigned."""
+        """Whether it is known already that nobody's keys vouch for what is at a name: `judge` lets it pass unsigned.
+
+        And has nothing to say of it: a negative trust anchor, or none, or algorithms that are not supported.
+        """
         anchor = self.anchors.nearest(name, now)
         if anchor is None or anchor.negative:
-            return True
+            return False
         while at_or_below(name, anchor.zone):
             zone = self.memory.zone(name, now)
             if zone is not None:
-                return bool(zone.state == INSECURE)
+                return bool(zone.state == INSECURE and zone.ede == codes.EDE_NONE)
             if name == names.ROOT:
                 break
             name = names.parent(name)
@@ -118,11 +152,11 @@ class Validator:
 
         `believed`: that nothing is behind the aliases is known by ourselves (a name kept at home), without proof.
         """
-        chain = Chain(self.anchors, self.memory, now, self.skew_s)
+        chain = Chain(self.anchors, self.memory, now, self.skew_s, self.policy)
         task = _Task(chain)
         try:
             verdict = yield from task.judge(sname, qtype, rcode, answer, authority, believed)
-            return dataclasses.replace(verdict, zones=tuple(chain.seen.values()))
+            return dataclasses.replace(verdict, zones=tuple(chain.seen.values()), until=chain.ends)
         except Bogus as bogus:
             blame = bogus.blame + tuple((rrset.owner, rrset.rtype) for rrset in answer) + task.asked
             zones = tuple(chain.seen.values())
@@ -206,6 +240,10 @@ class _Task:
                 raise Bogus(codes.EDE_NSEC_MISSING, f"that {what} comes from a wildcard is not proven", blame)
             self._less(said, zone)
             rrset = dataclasses.replace(rrset, proofs=good)
+            if self._chain.denials is not None and said == denial.PROVEN:
+                owner = signatures.source_name(rrset.owner, signed.labels) or rrset.owner
+                lasting = rrset.lasting(min(rrset.ttl, signed.ttl))
+                self._chain.denials.keep_wildcard(zone.apex, owner, lasting, self._chain.now)
         return rrset.lasting(min(rrset.ttl, signed.ttl))
 
     def _nothing(
@@ -227,6 +265,8 @@ class _Task:
                 if isinstance(signed, Flaw):
                     raise Bogus(signed.ede, signed.text, blame)
                 kept.append(rrset.lasting(min(rrset.ttl, signed.ttl)))
+                if self._chain.denials is not None and rrset.owner == zone.apex:
+                    self._chain.denials.keep_soa(kept[-1], self._chain.now)
         proofs, good, flaw = self._chain.proofs(zone, authority)
         said = denial.FAILS
         if rcode == codes.RCODE_NXDOMAIN:

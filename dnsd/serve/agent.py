@@ -29,6 +29,7 @@ from dnsd.contract.table import Table, TableError
 from dnsd.serve import log as logs
 from dnsd.serve import telemetry
 from dnsd.serve.agent_addresses import MOST_OWN, Addresses, self_addresses
+from dnsd.serve.agent_anchors import AnchorKeeper, Probes
 from dnsd.serve.agent_caches import Caches
 from dnsd.serve.agent_facts import FactsKeeper
 from dnsd.serve.agent_leases import Leases, boot_ms
@@ -102,12 +103,15 @@ class Agent:
         self._addresses = Addresses(self._on_addresses, self._queries, lambda: self._workers.running(), self._log)  # noqa: PLW0108
         self._workers: Workers = Workers(
             inherited.workers, self._shared, lambda: self._current, self._log, listening=self._addresses.listening,
-            cached=self._cached,
+            cached=self._cached, probed=self._on_probed, greeting=self._greeting,
         )  # fmt: skip
+        self._probes = Probes(self._workers)
+        self._anchors: AnchorKeeper | None = None
         self._caches = Caches(self._workers)
         self._leases = Leases(os.path.join(settings.state, "node-leases.json"))
         self._own: frozenset[bytes] = frozenset()
         self._welcomed = 0.0
+        self._looking: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         """Start from disk, then serve the broker, the workers and the clock."""
@@ -121,6 +125,8 @@ class Agent:
         self._facts.refresh()
         slots = range(len(self._inherited.workers))
         self._rings = [telemetry.RingReader(self._shared.ring(slot), from_start=True) for slot in slots]
+        self._anchors = AnchorKeeper(self._settings, self._probes.ask, self._on_anchors, self._log)
+        self._tell_supervisor_anchors()
         await self._start_from_disk()
         self._workers.start()
         self._facts.lease_servers(self._leases.servers(self._own))
@@ -175,6 +181,32 @@ class Agent:
                     self._addresses.rebound(message)
 
         loop.add_reader(sock.fileno(), readable)
+
+    # --- trust anchors ------------------------------------------------------------------------------------------------
+
+    def _greeting(self) -> dict[str, Any] | None:
+        """What a worker is told before anything else: the trust anchors of now."""
+        keeper = self._anchors
+        return {"op": "anchors", "lines": keeper.lines} if keeper is not None and keeper.follows else None
+
+    def _on_probed(self, message: dict[str, Any]) -> None:
+        self._probes.hear(message)
+
+    def _on_anchors(self, lines: list[str]) -> None:
+        self._workers.tell({"op": "anchors", "lines": lines})
+        self._tell_supervisor_anchors()
+
+    def _tell_supervisor_anchors(self) -> None:
+        """So that a worker forked while we are dead begins with them, too."""
+        greeting = self._greeting()
+        if greeting is not None:
+            send(self._inherited.supervisor, greeting)
+
+    async def _look_at_anchors(self, keeper: AnchorKeeper, zone: bytes) -> None:
+        try:
+            await keeper.look(zone)
+        except Exception as error:  # a fault here must not end the node's only way to its broker
+            self._log.error("following a trust anchor failed", error=repr(error))
 
     # --- addresses and leases -----------------------------------------------------------------------------------------
 
@@ -402,6 +434,10 @@ class Agent:
             told = self._link.connected and time.monotonic() - self._welcomed >= REPORT_S
             if self._leases.expire(boot_ms(), self._own, told=told):
                 self._facts.lease_servers(self._leases.servers(self._own))
+            if self._anchors is not None and (self._looking is None or self._looking.done()):
+                zone = self._anchors.due()
+                if zone is not None:
+                    self._looking = self._spawn(self._look_at_anchors(self._anchors, zone))
             self._report()
 
     def _report(self) -> None:
@@ -430,5 +466,6 @@ class Agent:
                           "own": len(facts.own), "self": len(facts.self_addresses), "lease": len(facts.lease),
                           "changes": self._addresses.changes, "change_ms": self._addresses.last_ms},
                 "upstreams": telemetry.upstreams(self._shared.upstreams_read(slot) for slot in range(len(counters))),
+                "anchors": self._anchors.rows() if self._anchors is not None else [],
                 "events": self._addresses.events(),
             })  # fmt: skip

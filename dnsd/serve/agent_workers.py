@@ -99,6 +99,8 @@ class Workers:
         kill: Callable[[int, int], None] = os.kill,
         listening: Callable[[int, int], None] = lambda slot, binding: None,
         cached: Callable[[int, dict[str, Any]], None] = lambda slot, message: None,
+        probed: Callable[[dict[str, Any]], None] = lambda message: None,
+        greeting: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:
         self._slots = [_Slot(number, sock) for number, sock in enumerate(sockets)]
         self._shared = shared
@@ -107,6 +109,8 @@ class Workers:
         self._kill = kill
         self._listening = listening
         self._cached = cached
+        self._probed = probed
+        self._greeting = greeting  # what every worker is told when it says hello
         self._release: Loaded | None = None  # the one that `prepare` or `commit` waits for
         self._changed = asyncio.Event()
 
@@ -137,7 +141,14 @@ class Workers:
         """The slots whose workers run."""
         return [slot.number for slot in self._slots if self._alive(slot)]
 
+    def tell_one(self, slot: int, message: Mapping[str, Any]) -> None:
+        """Send a message to the worker of a slot."""
+        send(self._slots[slot].sock, message)
+
     def _catch_up(self, slot: _Slot) -> None:
+        greeting = self._greeting()
+        if greeting is not None:
+            send(slot.sock, greeting)
         table = self._current()
         if table is not None:
             send(slot.sock, table.message("prepare"), (table.policy_fd, table.names_fd))
@@ -185,6 +196,8 @@ class Workers:
                 self._listening(slot.number, message["binding"])
         elif op == "cached":
             self._cached(slot.number, message)
+        elif op == "probed":
+            self._probed(message)
         elif op == "ready":
             if release is not None and generation == release.local:
                 slot.digest = str(message.get("digest", ""))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol
 
 from dnsd.contract import codes, names
+from dnsd.resolve.anchors import Anchors
 from dnsd.resolve.forwarded import Upstream as Over
 from dnsd.resolve.forwarder import UDP, Ask, Outcome, Reply, first_patience_ms, forward, query
 from dnsd.resolve.resolver import Resolver
@@ -78,11 +79,14 @@ class Answers(Protocol):
     def overdue(self, miss: Any, failed: bool) -> bytes | None:
         """The client's answer from what is past its time (RFC 8767); None when there is none."""
 
-    def store(self, miss: Any, response: bytes) -> None:
-        """Remember a response."""
+    def store(self, miss: Any, response: bytes, ede: int = codes.EDE_NONE, text: str = "") -> None:
+        """Remember a response, and the Extended DNS Error that goes with it."""
 
     def forget_routes(self) -> None:
         """Ask again which server is first (`serve.flightpath`)."""
+
+    def all_routes(self) -> list[Any]:
+        """The forward entries of the table (`Route`)."""
 
     def upstreams(self) -> list[Server]:
         """The servers of the table's forward entries."""
@@ -157,6 +161,7 @@ class Flights:
         self._relaying: dict[tuple[object, ...], Resolver] = {}
         self._belongings = Belongings(answers, self._resolver_over) if over is not None else None
         self._shortcut = shortcut  # the compiled path's; it begins nothing that a generator works on
+        self._trusted: Anchors | None = None  # trust anchors that are newer than the settings
         self._stale = stale  # whether answers past their time are served
         self._flights: dict[bytes, _Flight] = {}
         self._servers = Servers(secrets.randbelow)
@@ -172,6 +177,22 @@ class Flights:
     def resolvers(self) -> list[Resolver]:
         """All that remember RRsets: the one that recurses, and those that ask a forward entry's servers."""
         return [*([self._resolver] if self._resolver is not None else []), *self._relaying.values()]
+
+    def trust(self, anchors: Anchors) -> None:
+        """Validate by other trust anchors from now on; questions under way go on with those they began with."""
+        self._trusted = anchors
+        for resolver in self.resolvers:
+            resolver.trust(anchors)
+
+    def validating(self) -> Resolver | None:
+        """Who can look up a trust anchor's keys; None when the table sends nothing to anybody who validates."""
+        found: Resolver | None = None
+        for route in self._answers.all_routes():
+            if route.kind == "recurse" and self._resolver is not None and self._resolver.validator is not None:
+                return self._resolver
+            if found is None and route.kind != "recurse" and route.dnssec and route.servers and self._over is not None:
+                found = self._resolver_over(route)
+        return found
 
     def take(self, miss: Miss, retry: Retry | None = None) -> None:
         """Answer a miss: join the flight for the same question, or start one (`retry`: its first try has been made)."""
@@ -263,6 +284,8 @@ class Flights:
                 del self._relaying[next(iter(self._relaying))]
             resolver = self._over(Over(route.servers, route.timeout_ms, route.strategy, self._servers, route.dnssec))
             resolver.cache.clock(self._wall_s)
+            if self._trusted is not None:
+                resolver.trust(self._trusted)
             self._relaying[key] = resolver
         return resolver
 
@@ -397,7 +420,7 @@ class Flights:
             if not (failed and self._comforted(miss, True)):
                 self._reply(miss, outcome)
         if outcome.response is not None and not outcome.fleeting:  # the clients first
-            self._answers.store(flight.first, outcome.response)
+            self._answers.store(flight.first, outcome.response, outcome.ede, outcome.text)
 
     def _reply(self, miss: Miss, outcome: Outcome) -> None:
         if miss.fd != NOBODY:

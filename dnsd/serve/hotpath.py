@@ -190,6 +190,10 @@ class HotPath:
             self.routes[number] = found
         return found
 
+    def all_routes(self) -> list[object]:
+        """The forward entries of the table that is installed now."""
+        return [self.route(number) for number in range(1, len(self.marks))] if self.info is not None else []
+
     def upstreams(self) -> list[tuple[str, int]]:
         """The servers of the forward entries in the table that is installed now; of so many that people can look at."""
         count = min(self.info.route_count, 256) if self.info is not None else 0

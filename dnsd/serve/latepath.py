@@ -19,6 +19,7 @@ if not cython.compiled:
         COUNT_SEND_ERRORS,
         COUNT_SERVFAIL,
         COUNT_TRUNCATED,
+        EDE_NONE,
         EDE_OTHER,
         RCODE_NXDOMAIN,
         RCODE_SERVFAIL,
@@ -28,6 +29,7 @@ if not cython.compiled:
     from dnsd.serve.hotpath import HotPath
 
 from dnsd.contract import query as query_module
+from dnsd.resolve.cache import MOST_TEXT, extended
 from dnsd.resolve.message import FormError, read
 
 _STREAM = 65535
@@ -113,8 +115,8 @@ class LatePath(HotPath):
             return None
         return bytes(memoryview(self.stream_responder.out_buffer)[:length])
 
-    def store(self, miss: Miss, response: bytes) -> None:
-        """Remember a raw upstream answer, when it is one that may be (once per flight)."""
+    def store(self, miss: Miss, response: bytes, ede: int = EDE_NONE, text: str = "") -> None:
+        """Remember a raw upstream answer, when it is one that may be (once per flight), and what is to be said of it."""
         try:
             answer = read(response)
         except FormError:
@@ -128,11 +130,13 @@ class LatePath(HotPath):
         query = query_module.question(miss.sname, miss.qtype, miss.client)
         query.seed_policy = query.seed_names = miss.table.seed_policy
         query.hash()
-        if self.cache.store(miss.sname, query.hash_policy[0], miss.qtype, bits, miss.mark, answer, self.now, ttl):
+        if self.cache.store(miss.sname, query.hash_policy[0], miss.qtype, bits, miss.mark, answer, self.now, ttl, ede, text.encode()):
             self.count(COUNT_CACHE_STORED)
 
-    def finish(self, miss: Miss, response: bytes | None, ede: int = EDE_OTHER, text: str = "") -> bytes:
-        """The client's answer from a raw upstream response; without one (or with a bad one) SERVFAIL and `ede`, `text`.
+    def finish(self, miss: Miss, response: bytes | None, ede: int = EDE_NONE, text: str = "") -> bytes:
+        """The client's answer from a raw upstream response; without one (or with a bad one) SERVFAIL.
+
+        `ede` and `text`: what is to be said of either (an answer may be insecure for a reason).
 
         Decided by the table that was live when the question came.
         """
@@ -155,15 +159,17 @@ class LatePath(HotPath):
             try:
                 answer = read(response)
             except FormError as error:
-                text = f"the upstream's answer is malformed: {error}"
+                ede, text = EDE_OTHER, f"the upstream's answer is malformed: {error}"
         if answer is None:
-            length = r.fail(q, RCODE_SERVFAIL, ede, text.encode()[:200], 0, limit)
+            length = r.fail(q, RCODE_SERVFAIL, EDE_OTHER if ede == EDE_NONE else ede, text.encode()[:200], 0, limit)
         else:
             r.set_revision(miss.revision.encode())
             ttls = b"".join(place.to_bytes(2, "big") for place in answer.ttls)
             pointers = b"".join(place.to_bytes(2, "big") for place in answer.pointers)
-            data = answer.body + ttls + pointers
+            said = text.encode()[:MOST_TEXT] if ede != EDE_NONE else b""
             size = len(answer.body)
+            after = size + len(said)
+            data = answer.body + said + ttls + pointers
             sname = memoryview(miss.sname)
             body = memoryview(data or b"\x00")
             if self.reviewer.review(
@@ -173,8 +179,8 @@ class LatePath(HotPath):
                 self.count(COUNT_BLOCKED)
             else:
                 length = r.relay(
-                    miss.table, q, v, 0, limit, body, 0, size, answer.question, answer.rcode, answer.answers,
-                    answer.authorities, answer.additionals, size, len(answer.ttls), size + len(ttls),
+                    miss.table, q, v, 0, limit, body, 0, size, answer.question, extended(answer.rcode, ede, said),
+                    answer.answers, answer.authorities, answer.additionals, after, len(answer.ttls), after + len(ttls),
                     len(answer.pointers), 0,
                 )  # fmt: skip
             r.set_revision(self.revision.encode())

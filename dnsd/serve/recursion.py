@@ -12,6 +12,7 @@ from dnsd.contract import codes, names
 from dnsd.contract.settings import Settings
 from dnsd.contract.special import special_names
 from dnsd.resolve import anchors, hints
+from dnsd.resolve.aggressive import Denials
 from dnsd.resolve.anchors import AnchorError, Anchors
 from dnsd.resolve.config import Config
 from dnsd.resolve.forwarded import Upstream
@@ -19,6 +20,7 @@ from dnsd.resolve.hints import Hints, HintsError
 from dnsd.resolve.infra import Infra
 from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.rrcache import RRCache
+from dnsd.resolve.signatures import Policy
 from dnsd.resolve.validator import Validator
 from dnsd.serve.chance import Chance
 
@@ -112,8 +114,16 @@ def resolver(settings: Settings, workers: int) -> Resolver:
     size = max(_SMALLEST_CACHE, settings.cache.size_bytes // max(1, workers) // 2)
     cache = RRCache(size, settings.cache.min_ttl_s, settings.cache.max_ttl_s)
     known = trust_anchors(settings) if wanted.dnssec else anchors.NONE
-    validator = Validator(known, wanted.signature_skew_s) if known else None
-    return Resolver(config, root_hints(settings), Chance(), cache, Infra(), validator)
+    return Resolver(config, root_hints(settings), Chance(), cache, Infra(), _validator(settings, known, size))
+
+
+def _validator(settings: Settings, known: Anchors, size: int) -> Validator | None:
+    """What validates by these anchors; None without any. NSEC and NSEC3 have an eighth of the RRsets' memory."""
+    wanted = settings.resolver
+    if not known:
+        return None
+    denials = Denials(max(512, size >> 13)) if wanted.aggressive_nsec else None
+    return Validator(known, wanted.signature_skew_s, denials, Policy(wanted.sha1, wanted.rsa_min_bits))
 
 
 def over_forwarders(settings: Settings, workers: int) -> Callable[[Upstream], Resolver]:
@@ -126,7 +136,7 @@ def over_forwarders(settings: Settings, workers: int) -> Callable[[Upstream], Re
 
     def make(upstream: Upstream) -> Resolver:
         cache = RRCache(size, settings.cache.min_ttl_s, settings.cache.max_ttl_s)
-        validator = Validator(known, settings.resolver.signature_skew_s) if known and upstream.validated else None
+        validator = _validator(settings, known, size) if upstream.validated else None
         return Resolver(Config(), (), Chance(), cache, Infra(), validator, upstream)
 
     return make

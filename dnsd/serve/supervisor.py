@@ -90,6 +90,7 @@ class Supervisor:
         self._started_ms = now_ms()
         self._keys: str | None = None
         self._table: TableFiles | None = None
+        self._anchors: tuple[str, ...] | None = None  # as the agent has followed them
         self._orphans: list[Process] = []
         self._stopping_ms = 0
         self._workers = [_Child(slot) for slot in range(self._slots)]
@@ -236,6 +237,8 @@ class Supervisor:
                 if received is None:
                     return
                 message, fds = received
+                if message["op"] == "anchors" and isinstance(message.get("lines"), list):
+                    self._anchors = tuple(map(str, message["lines"]))
                 if message["op"] != "table":
                     for fd in fds:
                         os.close(fd)
@@ -311,8 +314,12 @@ class Supervisor:
         for sock in (*self._agent_ends, self._ours, self._agents):
             sock.close()
         privileges.drop_all()
+        settings = self._settings
+        if self._anchors is not None:
+            resolver = dataclasses.replace(settings.resolver, trust_anchors=self._anchors)
+            settings = dataclasses.replace(settings, resolver=resolver)
         plan = worker.WorkerPlan(
-            slot=slot, settings=self._settings, shared=self._shared, sockets=self._bindings.sockets,
+            slot=slot, settings=settings, shared=self._shared, sockets=self._bindings.sockets,
             control=self._worker_ends[slot], events=self._events, arena=self._arenas.arenas[slot], table=self._table,
             parent=self._pid, started_ms=self._started_ms, log=self._log.bind(process="worker", slot=slot),
             hotpath=self._programs.hotpath,

@@ -7,6 +7,7 @@ each round is fixed: committed word, facts, clock, questions.
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import os
 import select
@@ -19,8 +20,9 @@ from typing import Any
 
 from dnsd.contract.settings import Settings
 from dnsd.contract.table import TableError
+from dnsd.resolve.anchors import AnchorError
 from dnsd.resolve.shortcut import Shortcut
-from dnsd.serve import control, worker_cache
+from dnsd.serve import control, worker_anchors, worker_cache
 from dnsd.serve.batch import load
 from dnsd.serve.control import ControlError, Mapped, TableFiles
 from dnsd.serve.flights import Flights
@@ -367,12 +369,35 @@ class Worker:
         if op == "cache":
             self._say("cached", **worker_cache.told(self._hotpath, self._flights.resolvers, message, self._clock_ms()))
             return
+        if op == "anchors":
+            self._follow(message)
+        if op == "probe":
+            self._probe(message)
         if op == "drop" and isinstance(message.get("binding"), int):
             self._reading.drop(message["binding"], self._clock_ms())
         if op == "abort" and self._pending is not None and self._pending.generation == message.get("generation"):
             self._pending = None
         # `commit` and `facts` only wake us: the words in shared memory are what counts, and each round reads them.
         self._tick()
+
+    def _follow(self, message: dict[str, Any]) -> None:
+        """Other trust anchors than before."""
+        try:
+            known = worker_anchors.learned(message, self._plan.settings.resolver.negative_trust_anchors)
+        except AnchorError as error:
+            self._log.error("the agent's trust anchors cannot be used; the old ones stay", error=str(error))
+            return
+        self._flights.trust(known)
+
+    def _probe(self, message: dict[str, Any]) -> None:
+        """The agent wants to see a zone's keys."""
+        ident = message.get("ident")
+        zone = str(message.get("zone", "."))
+        tell = functools.partial(self._probed, ident)
+        worker_anchors.probe(self._flights.validating(), self._upstream, zone, self._clock_ms(), tell)
+
+    def _probed(self, ident: object, said: dict[str, Any]) -> None:
+        self._say("probed", ident=ident, **said)
 
     def _listen(self, message: dict[str, Any], fds: list[int]) -> None:
         """New sockets from the supervisor: an address or an interface has come."""

@@ -87,6 +87,8 @@ def _forget(resolver: Resolver, name: bytes, qtype: int | None, below: bool, now
     for held in _above(resolver, name, now_ms):
         resolver.cache.forget(held.name, held.rtype)
         count += 1
+    if resolver.validator is not None and resolver.validator.memory.denials is not None:
+        count += resolver.validator.memory.denials.doubt(name, resolver.cache.now)
     return count
 
 

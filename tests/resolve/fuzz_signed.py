@@ -26,6 +26,7 @@ from dns.rdatatype import CNAME, DNAME, DNSKEY, DS, NS, NSEC3, RRSIG, TXT, A
 
 from dnsd.contract import names
 from dnsd.resolve import anchors, budget, rrcache
+from dnsd.resolve.aggressive import Denials
 from dnsd.resolve.config import Config
 from dnsd.resolve.forwarder import Ask, Outcome, Reply, matches
 from dnsd.resolve.hints import from_pairs
@@ -80,7 +81,7 @@ class Client:
         )
         known = anchors.from_text(root.ds() + "\n")
         hints = from_pairs([("ns.", (ROOT,))])
-        self.resolver = Resolver(config, hints, chance.randrange, validator=Validator(known))
+        self.resolver = Resolver(config, hints, chance.randrange, validator=Validator(known, denials=Denials(64)))
         self.now_ms = 1000
         self.wall = NOW
         self.asks: list[Ask] = []

@@ -425,6 +425,52 @@ def test_that_there_is_no_ds_is_told_with_a_soa() -> None:
     assert play.asks <= 6
 
 
+def test_what_is_too_weak_makes_a_zone_insecure() -> None:
+    """SHA-1 switched off (RFC 9905) and RSA keys that are too short: insecure with EDE 1 or 2, never bogus."""
+    weak = signatures.Policy(sha1=False)
+    short = signatures.Policy(rsa_bits=2048)
+    for policy, text, ede in (
+        (weak, "www.alg5.test", 1), (weak, "www.alg7.test", 1), (weak, "www.sha1.test", 2), (short, "www.alg8.test", 1),
+        (short, "www.alg10.test", 1), (short, "none.alg8.test", 1),
+    ):  # fmt: skip
+        play = Play(shared(), Validator(trust(shared()), policy=policy))
+        for _ in range(2):
+            outcome = play.ask(text)
+            assert not _flags(outcome) & dns.flags.AD and outcome.ede == ede, (text, outcome.text)
+    for policy, text in ((weak, "www.alg8.test"), (weak, "www.good.test"), (short, "www.alg14.test")):
+        assert _flags(Play(shared(), Validator(trust(shared()), policy=policy)).ask(text)) & dns.flags.AD
+    zone = next(zone for zone in shared().servers[LEAF].zones if zone.apex == name("alg5.test"))
+    named = anchors.from_texts([shared().servers[ROOT].zones[0].ds(), zone.ds()])
+    assert _flags(Play(shared(), Validator(named, policy=weak)).ask("www.alg5.test")) & dns.flags.AD
+
+
+def test_the_end_of_a_negative_trust_anchor_is_the_end_of_its_answers() -> None:
+    """An answer that was let through lasts no longer than the anchor that let it, and says which (EDE 0, RFC 7646)."""
+    play = player("forged.test until 2026-09-21T14:14:20Z")  # a minute from now
+    for _ in range(2):
+        outcome = play.ask("www.forged.test")
+        response = dns.message.from_wire(outcome.response or b"")
+        assert {rrset.ttl for rrset in response.answer} == {60}
+        assert (outcome.ede, outcome.text) == (0, "a negative trust anchor is set for forged.test")
+    play.resolver.cache.clock(NOW + 60)
+    assert play.ask("www.forged.test").ede == 6
+
+
+def test_an_anchor_that_fails_is_named() -> None:
+    """None of the root's keys is the one that was trusted: EDE 9, and the text says that it is the trust anchor."""
+    wrong = anchors.from_texts([f". DS {Zone('.', '').ds().partition(' DS ')[2]}"])
+    outcome = Play(shared(), Validator(wrong)).ask("www.good.test")
+    assert (outcome.response, outcome.ede) == (None, 9)
+    assert outcome.text == ". has none of the keys that the trust anchor vouches for"
+
+
+def test_without_an_anchor_above_it_is_indeterminate() -> None:
+    """Only an island is anchored: everything else is neither secure nor proven insecure (EDE 5)."""
+    island = next(zone for zone in shared().servers[LEAF].zones if zone.apex == name("island.test"))
+    outcome = Play(shared(), Validator(anchors.from_texts([island.ds()]))).ask("www.good.test")
+    assert not _flags(outcome) & dns.flags.AD and outcome.ede == 5
+
+
 def test_no_more_questions_than_the_chain_has_links() -> None:
     """The DS of a referral is used: three zones cost three answers and three sets of keys, a second name one."""
     play = player()

@@ -148,7 +148,7 @@ class Running:
                 told.append(json.loads(data))
                 for fd in fds:
                     os.close(fd)
-        return told
+        return [message for message in told if message["op"] == "table"]
 
 
 @contextlib.asynccontextmanager

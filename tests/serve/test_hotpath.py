@@ -140,6 +140,25 @@ def test_forwarded_then_cached(bench: Bench) -> None:
     assert bench.miss(query("www.elsewhere.example"))
 
 
+def test_an_extended_error_stays_with_a_cached_answer(bench: Bench) -> None:
+    """What was said of an answer (RFC 8914) is said again from the cache, to who speaks EDNS; a long text is cut."""
+    for number, (ede, text) in enumerate(((1, "a.example is signed by 99"), (0, ""), (27, "x" * 300), (-1, "unsaid"))):
+        asked = query(f"n{number}.elsewhere.example", use_edns=0)
+        miss = bench.miss(asked)
+        raw = upstream(miss, f"n{number}.elsewhere.example. 300 A 192.0.2.9")
+        bench.hot.store(miss, raw, ede, text)
+        bench.hot.send(miss, bench.hot.finish(miss, raw, ede, text))
+        first = dns.message.from_wire(bench.client.recv(4096))
+        (second,) = bench.ask(asked)
+        for message in (first, second):
+            assert texts(message) == [f"n{number}.elsewhere.example. 300 A 192.0.2.9"]
+            said = [(int(option.code), option.text or "") for option in message.options]
+            assert said == ([(ede, text[:120])] if ede >= 0 else [])
+        (plain,) = bench.ask(query(f"n{number}.elsewhere.example", use_edns=False))
+        assert texts(plain) == texts(first) and plain.edns < 0
+    assert bench.counters[codes.COUNT_CACHE_HITS] == 8
+
+
 def test_do_is_part_of_the_key(bench: Bench) -> None:
     """An answer for a client without DO is not given to one with."""
     miss = bench.miss(query("www.elsewhere.example"))
