@@ -73,6 +73,10 @@ class Node:
             return [] if self.value is None else [self]
         return [item for item in self.items if item.kind == SCALAR and item.value is not None]
 
+    def at_path(self, path: str) -> tuple[Node | None, Node]:
+        """`at` for a path of keys and indexes with dots between, such as `listen.0`."""
+        return self.at(int(step) if step.isdigit() else step for step in path.split("."))
+
     def at(self, steps: Iterator[str | int]) -> tuple[Node | None, Node]:
         """Walk keys and indexes; returns (key node of the last step, value node), as far as it goes."""
         key: Node | None = None

@@ -24,10 +24,16 @@ def reachable(listen: str) -> tuple[str, int]:
     return ("::1" if host == "::" else host), port
 
 
-async def answers(settings: Settings) -> bool:
-    """Whether a table is served on some node, and a real question gets a real answer."""
-    ready = await _get(settings, "/readyz")
-    return ready is not None and ready[0] == 200 and await _asked(*reachable(settings.listen[0]))
+async def answers(settings: Settings, controller: int) -> bool:
+    """Whether a table is served on some node, and a real question gets a real answer. `controller`: the pid of ours;
+    another one may have had the page's address before us, and then our own is about to say so and to end."""
+    found = await _get(settings, "/api/v1/status")
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        if found is None or json.loads(found[1])["pid"] != controller:
+            return False
+        ready = await _get(settings, "/readyz")
+        return ready is not None and ready[0] == 200 and await _asked(*reachable(settings.listen[0]))
+    return False
 
 
 async def why_not(settings: Settings) -> str:

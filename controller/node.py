@@ -52,7 +52,7 @@ def _listed(origin: str, error: SettingsError, document: documents.Document | No
     for key, message in error.problems:
         place = origin
         if document is not None and document.root is not None and key:
-            name, node = document.root.at(iter(key.split(".")))
+            name, node = document.root.at_path(key)
             where = (name or node).where
             place = f"{origin}:{where.line}:{where.column}"
         lines.append(f"{place}: {key}: {message}" if key else f"{place}: {message}")

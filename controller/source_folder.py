@@ -100,6 +100,8 @@ class FolderReader:
                     refusals.append(self._leaves(path))
                 elif os.path.isfile(path):
                     files.append(path)
+                elif os.path.islink(path) and not os.path.exists(path):
+                    refusals.append(self._leads_nowhere(path))
             if len(files) > source.MAX_FILES:
                 raise SourceError(
                     f"{self.target} holds more than {source.MAX_FILES} rule files",
@@ -112,6 +114,16 @@ class FolderReader:
             self.show(path),
             f"the symbolic link '{self.show(path)}' leads out of the folder of the rules",
             "copy the file into the folder",
+        )
+
+    def _leads_nowhere(self, path: str) -> Diagnostic:
+        target = "nothing"
+        with contextlib.suppress(OSError):  # gone since: the next event looks again
+            target = f"'{os.readlink(path)}'"
+        return source.refusal(
+            self.show(path),
+            f"the symbolic link '{self.show(path)}' leads to {target}, which is no file",
+            "make that file, or delete the link",
         )
 
     def read(self, path: str, relative_to: str) -> bytes:

@@ -10,6 +10,7 @@ import collections
 import copy
 import dataclasses
 import datetime
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -124,6 +125,7 @@ class State:
         newest = self.newest
         return {
             "version": self.version,
+            "pid": os.getpid(),
             "source": self.source,
             "started": self.started,
             "now": clock.now_text(),

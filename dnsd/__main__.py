@@ -6,13 +6,15 @@ cannot. Exit codes: 0 stopped by a signal, 2 could not run. `python -m dnsd diss
 """
 
 import argparse
+import contextlib
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from dnsd import __version__
-from dnsd.contract.settings import Settings, SettingsError, load
+from dnsd.contract.settings import Settings, SettingsError, load, variable
 from dnsd.serve import log
 
 
@@ -20,8 +22,7 @@ class ConfigError(Exception):
     """A settings file that cannot be used; one problem a line."""
 
 
-def read_settings(path: str | None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """The node's settings from a file (None: only defaults and environment); raises ConfigError with all problems."""
+def _document(path: str | None) -> Any:
     document: Any = None
     if path is not None:
         import yaml
@@ -37,19 +38,43 @@ def read_settings(path: str | None, environ: Mapping[str, str] = os.environ) -> 
             raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
         if document is not None and not isinstance(document, dict):
             raise ConfigError(f'{path}: the settings are a mapping, for example `listen: ["127.0.0.1:5335"]`')
-    base = os.getcwd() if path is None else os.path.dirname(os.path.abspath(path))
-    from dnsd.serve.recursion import AnchorError, HintsError, with_anchors, with_hints
+    return document
+
+
+def _base(path: str | None) -> str:
+    return os.getcwd() if path is None else os.path.dirname(os.path.abspath(path))
+
+
+def read_settings(path: str | None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The node's settings from a file (None: only defaults and environment); raises ConfigError with all problems."""
+    from dnsd.serve.recursion import problems, with_anchors, with_hints
 
     try:
-        return with_anchors(with_hints(load(document, base, environ)))
-    except AnchorError as error:
-        raise ConfigError(f"{path or 'settings'}: resolver.trust_anchors: {error}") from None
-    except HintsError as error:
-        raise ConfigError(f"{path or 'settings'}: resolver.root_hints: {error}") from None
+        settings = load(_document(path), _base(path), environ)
+        if found := problems(settings):
+            raise SettingsError(found)
+        return with_anchors(with_hints(settings))
     except SettingsError as error:
         where = path or "settings"
         lines = [f"{where}: {key + ': ' if key else ''}{text}" for key, text in error.problems]
         raise ConfigError("\n".join(lines)) from None
+
+
+def check(path: str | None, environ: Mapping[str, str] = os.environ) -> int:
+    """For `nexoraldns check`, which cannot read trust anchors and root hints itself: prints what is wrong with them as
+    a JSON list of [key path, sentence]. What else may be wrong with the settings is not looked at."""
+    from dnsd.serve.recursion import problems
+
+    document = _document(path)
+    resolver = document.get("resolver") if isinstance(document, dict) else None
+    keys = ("root_hints", "trust_anchors", "negative_trust_anchors")
+    given = {key: resolver[key] for key in keys if key in resolver} if isinstance(resolver, dict) else {}
+    names = [variable(f"resolver.{key}") for key in keys]
+    found: list[tuple[str, str]] = []
+    with contextlib.suppress(SettingsError):  # the caller says that itself
+        found = problems(load({"resolver": given}, _base(path), {n: environ[n] for n in names if n in environ}))
+    print(json.dumps(found))
+    return 0
 
 
 def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int:
@@ -115,9 +140,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", metavar="FILE", help="settings of the node; NEXORALDNS_CONFIG is read otherwise")
     parser.add_argument("--end-workers", action="store_true", help="serve nothing: end what a killed dnsd left serving")
     parser.add_argument("--version", action="version", version=f"NexoralDNS {__version__}")
+    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     path = options.config or os.environ.get("NEXORALDNS_CONFIG") or None
     try:
+        if options.check:
+            return check(path)
         settings = read_settings(path)
     except ConfigError as error:
         return log.refuse(str(error))

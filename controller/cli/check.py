@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
-from controller.cli import config_option, fail
+from controller.cli import config_option, fail, with_packages
 from controller.diagnostics import Diagnostic
 
 FORMATS = ("text", "short", "json", "github", "gitlab", "sarif", "junit")
@@ -68,27 +71,47 @@ def _settings(config: str, sources: dict[str, bytes]) -> list[Diagnostic]:
         return findings
     said = {(d.where.line, d.where.column) for d in findings}
     mapping = root.value if root is not None and isinstance(root.value, dict) else {}
+    problems: list[tuple[str, str]] = []
     try:
         settings.load(mapping, os.path.dirname(os.path.abspath(config)), os.environ)
     except settings.SettingsError as error:
-        for key, message in error.problems:
-            where = Where(shown, 1, 1)
-            if root is not None and key and not key.startswith(settings.PREFIX):
-                name, node = root.at(iter(key.split(".")))
-                unknown = message.startswith("unknown")
-                where = name.where if unknown and name is not None else node.where
-                parent, _, last = key.rpartition(".")
-                block = root.at(iter(parent.split(".")))[1] if parent else root
-                if unknown and last in block.pairs:
-                    where = block.key(last).where
-            else:
-                message = f"{key}: {message}"
-            if (where.line, where.column) in said:
-                continue
-            code = "E030" if "not in this version" in message else "E012"
-            sentence, _, help = message.partition("; ")
-            findings.append(found(code, sentence, where, help))
+        problems += error.problems
+    for key, message in [*problems, *_of_the_dns_half(config, mapping)]:
+        where = Where(shown, 1, 1)
+        if root is not None and key and not key.startswith(settings.PREFIX):
+            name, node = root.at_path(key)
+            unknown = message.startswith("unknown")
+            where = name.where if unknown and name is not None else node.where
+            parent, _, last = key.rpartition(".")
+            block = root.at_path(parent)[1] if parent else root
+            if unknown and last in block.pairs:
+                where = block.key(last).where
+        else:
+            message = f"{key}: {message}"
+        if (where.line, where.column) in said:
+            continue
+        code = "E030" if "not in this version" in message else "E012"
+        sentence, _, help = message.partition("; ")
+        findings.append(found(code, sentence, where, help))
     return findings
+
+
+def _of_the_dns_half(config: str, mapping: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What dnsd would refuse of trust anchors and root hints: it alone can read them, so it is asked."""
+    from dnsd.contract import settings
+
+    given = mapping.get("resolver")
+    keys = ("root_hints", "trust_anchors", "negative_trust_anchors")
+    written = isinstance(given, dict) and any(key in given for key in keys)
+    if not written and not any(settings.variable(f"resolver.{key}") in os.environ for key in keys):
+        return []
+    done = subprocess.run(
+        [sys.executable, "-m", "dnsd", "--config", config, "--check"], stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, env=with_packages(os.environ), check=False,
+    )  # fmt: skip
+    if done.returncode:
+        fail(f"{config}: trust anchors and root hints could not be checked: {done.stderr.strip()[-300:]}")
+    return [(key, message) for key, message in json.loads(done.stdout)]
 
 
 def _default_path(config: str | None) -> str | None:

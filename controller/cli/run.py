@@ -64,6 +64,11 @@ class Half:
     def ending(self) -> bool:
         return self._end.is_set()
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now; 0 before the first."""
+        return self._process.pid if self._process is not None else 0
+
     def end(self) -> None:
         """End it, and do not bring it back."""
         self._end.set()
@@ -178,7 +183,7 @@ class Run:
             settings = node.read(self.config)
             loop = asyncio.get_running_loop()
             began, told = loop.time(), False
-            while not await greeting.answers(settings):
+            while not await greeting.answers(settings, self.halves[0].pid):
                 if not told and loop.time() - began > PATIENCE_S:
                     told = True
                     click.echo(await greeting.why_not(settings), err=True)

@@ -280,6 +280,10 @@ def load(mapping: Mapping[Any, Any] | None, base: str, environ: Mapping[str, str
     for path, value in raw.items():
         try:
             values[path] = _READERS[path](value)
+        except values_of.ItemErrors as error:
+            for index, sentence in error.problems:
+                problems.append((f"{path}.{index}" if origin[path] == path else origin[path], sentence))
+            continue
         except ValueError as error:
             problems.append((origin[path], str(error)))
             continue

@@ -8,7 +8,10 @@ from __future__ import annotations
 import ipaddress
 import os.path
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -26,6 +29,28 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 6048
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d|w)")
 _SIZES = {"": 1, "B": 1, "K": 1 << 10, "KIB": 1 << 10, "KB": 1000, "M": 1 << 20, "MIB": 1 << 20, "MB": 1000**2,
           "G": 1 << 30, "GIB": 1 << 30, "GB": 1000**3}  # fmt: skip
+
+
+class ItemErrors(ValueError):
+    """Several items of a list that cannot be used, each with its own sentence. `problems`: (index, sentence)."""
+
+    def __init__(self, problems: Sequence[tuple[int, str]]) -> None:
+        super().__init__("; ".join(sentence for _, sentence in problems))
+        self.problems = tuple(problems)
+
+
+def each(items: Sequence[object], read: Callable[[Any], T]) -> tuple[T, ...]:
+    """Read every item of a list; raises ItemErrors with all that cannot be read."""
+    out: list[T] = []
+    problems: list[tuple[int, str]] = []
+    for index, item in enumerate(items):
+        try:
+            out.append(read(item))
+        except ValueError as error:
+            problems.append((index, str(error)))
+    if problems:
+        raise ItemErrors(problems)
+    return tuple(out)
 
 
 def duration(value: object) -> float:
@@ -133,21 +158,26 @@ def texts(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [item.strip() for item in value.split(",") if item.strip()]
     if isinstance(value, (list, tuple)):
-        return tuple(text_of(item) for item in value)
+        return each(value, text_of)
     raise ValueError(f"{show(value)} is not a list of texts")
 
 
 def listens(value: object) -> tuple[str, ...]:
     """Addresses to listen on; see `split_listen`."""
-    found = texts(value)
-    if not found:
+    items = value if isinstance(value, (list, tuple)) else texts(value)
+    if not items:
         raise ValueError("there must be at least one address to listen on, for example 127.0.0.1:5335")
-    for item in found:
-        split_listen(item)
-    twice = [item for item in found if found.count(item) > 1]
-    if twice:
-        raise ValueError(f"{twice[0]!r} is listed twice")
-    return found
+    known: set[str] = set()
+
+    def read(item: object) -> str:
+        text = text_of(item)
+        split_listen(text)
+        if text in known:
+            raise ValueError(f"{text!r} is listed twice")
+        known.add(text)
+        return text
+
+    return each(items, read)
 
 
 def endpoint(value: object) -> str:
@@ -176,20 +206,21 @@ def workers(value: object) -> int:
 
 def networks(value: object) -> tuple[Network, ...]:
     """Networks, or the word private for `PRIVATE`."""
-    out: list[Network] = []
-    for item in texts(value):
-        if item == "private":
-            out.extend(PRIVATE)
-            continue
+    def read(item: object) -> tuple[Network, ...]:
+        text = text_of(item)
+        if text == "private":
+            return PRIVATE
         try:
-            out.append(ipaddress.ip_network(item))
+            return (ipaddress.ip_network(text),)
         except ValueError:
             try:
-                loose = ipaddress.ip_network(item, strict=False)
+                loose = ipaddress.ip_network(text, strict=False)
             except ValueError:
-                raise ValueError(f"{item!r} is neither a network nor the word private") from None
-            raise ValueError(f"{item!r} has bits set beyond its prefix; did you mean {loose}?") from None
-    return tuple(dict.fromkeys(out))
+                raise ValueError(f"{text!r} is neither a network nor the word private") from None
+            raise ValueError(f"{text!r} has bits set beyond its prefix; did you mean {loose}?") from None
+
+    items = value if isinstance(value, (list, tuple)) else texts(value)
+    return tuple(dict.fromkeys(network for networks_of in each(items, read) for network in networks_of))
 
 
 def choice(*words: str) -> Callable[[object], str]:
@@ -210,16 +241,20 @@ def hints(value: object) -> str | tuple[tuple[str, tuple[str, ...]], ...]:
     if isinstance(value, str):
         return text_of(value)
     if isinstance(value, list) and value:
-        out = []
-        for item in value:
-            if not isinstance(item, Mapping) or set(item) != {"name", "addresses"}:
-                raise ValueError(f"{show(item)} is not {{name: …, addresses: […]}}")
-            addresses = texts(item["addresses"])
-            for address in addresses:
-                ipaddress.ip_address(address)
-            out.append((text_of(item["name"]), addresses))
-        return tuple(out)
+        return each(value, _server)
     raise ValueError(f"{show(value)} is not builtin, a file, or a list of {{name, addresses}}")
+
+
+def _server(item: object) -> tuple[str, tuple[str, ...]]:
+    if not isinstance(item, Mapping) or set(item) != {"name", "addresses"}:
+        raise ValueError(f"{show(item)} is not {{name: …, addresses: […]}}")
+    addresses = texts(item["addresses"])
+    for address in addresses:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise ValueError(f"{address!r} is not an address; write one such as 198.41.0.4 or 2001:503:ba3e::2:30") from None
+    return text_of(item["name"]), addresses
 
 
 def anchors(value: object) -> str | tuple[str, ...]:

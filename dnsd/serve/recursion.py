@@ -6,7 +6,9 @@ Chance is the kernel's: the case is a secret.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
+from functools import partial
 
 from dnsd.contract import codes, names
 from dnsd.contract.settings import Settings
@@ -26,7 +28,7 @@ from dnsd.serve.chance import Chance
 
 _SMALLEST_CACHE = 1 << 20
 
-__all__ = ["AnchorError", "HintsError", "resolver", "root_hints", "trust_anchors", "with_anchors", "with_hints"]
+__all__ = ["AnchorError", "HintsError", "problems", "resolver", "root_hints", "trust_anchors", "with_anchors", "with_hints"]
 
 
 def root_hints(settings: Settings) -> Hints:
@@ -89,6 +91,35 @@ def with_anchors(settings: Settings) -> Settings:
         settings = dataclasses.replace(settings, resolver=dataclasses.replace(settings.resolver, trust_anchors=(text,)))
     trust_anchors(settings)
     return settings
+
+
+def problems(settings: Settings) -> list[tuple[str, str]]:
+    """(key path, sentence) of every root hint and trust anchor that cannot be used; files are read."""
+    found: list[tuple[str, str]] = []
+
+    def tried(key: str, attempt: Callable[[], object]) -> None:
+        try:
+            attempt()
+        except (AnchorError, HintsError) as error:
+            text = re.sub(r"^<input>:\d+: ", "", str(error)).replace(".; ", "; ")  # of one line
+            help = "" if "; " in text or "write" in text or not key.startswith("neg") else "; write `name until 2027-01-31`"
+            found.append((f"resolver.{key}", text + help))
+
+    given = settings.resolver
+    if isinstance(given.root_hints, str):
+        tried("root_hints", lambda: with_hints(settings))
+    else:
+        for index, pair in enumerate(given.root_hints):
+            tried(f"root_hints.{index}", partial(hints.from_pairs, (pair,)))
+    if isinstance(given.trust_anchors, str):
+        plain = dataclasses.replace(given, negative_trust_anchors=())
+        tried("trust_anchors", lambda: with_anchors(dataclasses.replace(settings, resolver=plain)))
+    else:
+        for index, text in enumerate(given.trust_anchors):
+            tried(f"trust_anchors.{index}", partial(anchors.from_texts, (text,)))
+    for index, text in enumerate(given.negative_trust_anchors):
+        tried(f"negative_trust_anchors.{index}", partial(anchors.builtin, (text,)))
+    return found
 
 
 def resolver(settings: Settings, workers: int) -> Resolver:

@@ -85,10 +85,27 @@ def test_settings_are_checked(folder: pathlib.Path) -> None:
     done = run(folder, "--config", "node.yaml", "--format", "short")
     assert done.returncode == 1
     assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [
-        "node.yaml:1:9",
+        "node.yaml:1:10",
         "node.yaml:2:1",
         "node.yaml:3:15",
     ]
+
+
+def test_what_only_the_dns_half_can_read_is_checked_too(folder: pathlib.Path) -> None:
+    """Trust anchors and root hints that dnsd would refuse to start with are found by `check`, each at its place."""
+    (folder / "rules.d" / "a.yaml").write_text(GOOD)
+    (folder / "node.yaml").write_text(
+        "resolver:\n  root_hints: nofile\n  trust_anchors:\n"
+        '    - ". DS 1 8 2 zz"\n    - ". DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D"\n'
+        '    - foo\n  negative_trust_anchors: ["a..b", x until 2036-01-01, y until soon]\n'
+    )
+    done = run(folder, "--config", "node.yaml", "--format", "short")
+    assert done.returncode == 1, done.stderr
+    places = [line.split(": ")[0] for line in done.stdout.splitlines()]
+    assert places == ["node.yaml:2:15", "node.yaml:4:7", "node.yaml:6:7", "node.yaml:7:28", "node.yaml:7:56"]
+    (folder / "node.yaml").write_text("workers: no\nresolver: {trust_anchors: [], root_hints: [{name: a.b, addresses: [::1]}]}\n")
+    done = run(folder, "--config", "node.yaml", "--format", "short")
+    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == ["node.yaml:1:10"]
 
 
 def test_text_points_at_the_value() -> None:

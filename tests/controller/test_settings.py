@@ -87,9 +87,9 @@ def test_all_problems_at_once() -> None:
         {"NEXORALDNS_WORKER": "1"},
     )
     assert "did you mean 'listen'" in found["lisen"]
-    assert "has no port" in found["listen"]
+    assert "has no port" in found["listen.0"]
     assert "1 to 256" in found["workers"]
-    assert "did you mean 10.0.0.0/8" in found["allow"]
+    assert "did you mean 10.0.0.0/8" in found["allow.0"]
     assert "is not a size" in found["cache.size"]
     assert "unknown setting" in found["cache.min"]
     assert "not both" in found["source.directory"]
@@ -126,3 +126,18 @@ def test_bad_durations(text: object) -> None:
     """What is no duration is refused."""
     with pytest.raises(ValueError, match="is not a duration"):
         settings.duration(text)
+
+
+def test_every_item_of_a_list_is_told() -> None:
+    """Each address that cannot be used has its own sentence and place, not the first alone."""
+    said = problems(
+        {
+            "listen": ["127.0.0.1:99999", "127.0.0.1:53", 5, "127.0.0.1", "127.0.0.1:53"],
+            "allow": ["privat", "10.0.0.0/8", "10.0.0.1/8"],
+            "resolver": {"root_hints": [{"name": "a", "addresses": ["192.0.2.1"]}, {"name": "b", "addresses": ["x"]}]},
+        }
+    )
+    assert sorted(said) == ["allow.0", "allow.2", "listen.0", "listen.2", "listen.3", "listen.4", "resolver.root_hints.1"]
+    assert said["listen.3"] == "'127.0.0.1' has no port; write 127.0.0.1:53"
+    assert said["listen.4"] == "'127.0.0.1:53' is listed twice"
+    assert problems({}, {"NEXORALDNS_LISTEN": "foo,bar"}) == {"NEXORALDNS_LISTEN": "'bar' has no port; write bar:53"}

@@ -132,6 +132,19 @@ def test_symbolic_links_that_leave(folder: pathlib.Path) -> None:
     assert list(found.snapshot.files) == ["rules.d/a.yaml", "rules.d/inside.yaml"]
 
 
+def test_symbolic_links_to_nothing(folder: pathlib.Path) -> None:
+    """A link to no file, or to itself, is refused: rules that somebody believes in would be missing silently."""
+    (folder / "gone.yaml").symlink_to("nowhere.yaml")
+    (folder / "round.yaml").symlink_to("round.yaml")
+    (folder / ".#a.yaml").symlink_to("me@host.1234")  # an editor's lock
+    found = source_folder.FolderReader(str(folder)).look()
+    assert [(d.where.path, d.message) for d in found.refusals] == [
+        ("rules.d/gone.yaml", "the symbolic link 'rules.d/gone.yaml' leads to 'nowhere.yaml', which is no file"),
+        ("rules.d/round.yaml", "the symbolic link 'rules.d/round.yaml' leads to 'round.yaml', which is no file"),
+    ]
+    assert list(found.snapshot.files) == ["rules.d/a.yaml"]
+
+
 def test_missing_folder(tmp_path: pathlib.Path) -> None:
     """A folder that is not there is said in one sentence, with what to do."""
     with pytest.raises(SourceError, match="there is no folder") as caught:
