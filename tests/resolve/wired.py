@@ -81,7 +81,8 @@ def _table() -> Blobs:
     return compile_table(result.ruleset)
 
 
-def _save(folder: pathlib.Path) -> None:
+def save(folder: pathlib.Path) -> None:
+    """Put a table on disk, as a node's agent does, by which everything is resolved from the root."""
     blobs = _table()
     store = TableStore(str(folder))
     parts = {"names": blobs.names, "policy": blobs.policy}
@@ -262,7 +263,7 @@ class Wired(worlds.World):
 
     def _start(self) -> None:
         settings = self._settings()
-        _save(self._folder / "state" / "tables")
+        save(self._folder / "state" / "tables")
         self._pid = os.fork()  # before there is a thread
         if not self._pid:
             with open(self._folder / "log", "wb") as log:
