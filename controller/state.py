@@ -58,8 +58,12 @@ class State:
 
     def moved(self, row: Row, state: str, ms: float, **fields: Any) -> Row:
         """The row with one more step, kept."""
-        step = Step(state, clock.now_text(), round(ms, 1))
-        row = dataclasses.replace(row, state=state, steps=(*row.steps, step), **fields)
+        moment, was = clock.now_text(), self.active
+        row = dataclasses.replace(row, state=state, **fields)
+        again = was is not None and (was.digest, was.generation) == (row.digest, row.generation)
+        if state == ACTIVE and was is not None and again and was.steps:
+            moment = was.steps[-1].time  # a new start, or a return to what never ceased to be served
+        row = dataclasses.replace(row, steps=(*row.steps, Step(state, moment, round(ms, 1))))
         self.history.put(row)
         if state == ACTIVE:
             self.active = row

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pathlib
 
+import pytest
+
 from controller import clock
 from controller.history import ACTIVE, REFUSED, SUPERSEDED, History
 from controller.ruleset import Revision
@@ -133,3 +135,20 @@ def test_ago() -> None:
         said[text] = clock.ago(moment, now)
     assert list(said.values()) == ["now", "42 s ago", "5 min ago", "yesterday", "10 days ago"]
     assert clock.parse("soon") is None
+
+
+def test_active_since(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table is active since it began to be served, however often the controller starts or a mistake is taken back."""
+    path = tmp_path / "history.jsonl"
+    moments = iter(f"2026-11-23T08:00:{second:02}Z" for second in range(60))
+    monkeypatch.setattr(clock, "now_text", lambda: next(moments))
+    state = filled(path, 1)
+    began = state.snapshot()["active"]["since"]
+    state.moved(state.seen(revision(2)), REFUSED, 1.0)
+    state.moved(state.seen(revision(1)), ACTIVE, 1.0, digest="ab", generation=1)  # taken back
+    for _ in range(2):
+        state = State(History(str(path)))
+        state.moved(state.seen(revision(1)), ACTIVE, 1.0, digest="ab", generation=1)
+        assert state.snapshot()["active"]["since"] == began
+    state.moved(state.seen(revision(3)), ACTIVE, 1.0, digest="ac", generation=2)
+    assert state.snapshot()["active"]["since"] > began
