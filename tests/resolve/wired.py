@@ -255,6 +255,8 @@ class Wired(worlds.World):
             **self.config, "root_hints": [{"name": "ns.root", "addresses": self.root}], "trust_anchors": [],
             "special_use": False, "prefetch": False, "serve_stale": False,
         }  # fmt: skip
+        if "prefer" in self.config:
+            resolver["prefer"] = {4: "ipv4", 6: "ipv6"}.get(int(self.config["prefer"]), "any")
         document = {
             "listen": [f"{_NODE[0]}:{_NODE[1]}"], "workers": 1, "state": "state", "resolver": resolver,
             "cache": {"size": "4MiB"}, "clients": {"cookies": False},
@@ -327,6 +329,16 @@ class Report:
 
 
 def _play(scenario: worlds.Scenario, report: Report) -> None:
+    """Once; and once more when it fails: on a busy machine an answer may come later than it is waited for."""
+    for _ in range(2):
+        report.failed.pop(scenario.title, None)
+        _play_once(scenario, report)
+        if scenario.title not in report.failed:
+            break
+    report.played += 1
+
+
+def _play_once(scenario: worlds.Scenario, report: Report) -> None:
     text = "\n".join(word for line in scenario.lines for word in (*line.words, *line.below))
     began = time.monotonic_ns()
     with tempfile.TemporaryDirectory() as folder:
@@ -339,7 +351,6 @@ def _play(scenario: worlds.Scenario, report: Report) -> None:
         except Exception as error:
             report.failed[scenario.title] = f"{type(error).__name__}: {error}"
     report.seconds[scenario.title] = round((time.monotonic_ns() - began) / 1e9 - world._passed_s, 2)
-    report.played += 1
 
 
 def chosen(part: int, parts: int, words: str) -> Iterator[worlds.Scenario]:
