@@ -11,6 +11,7 @@ Prints a JSON object: what failed, by title; how many were played.
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401
 import contextlib
 import dataclasses
 import functools
@@ -38,6 +39,9 @@ import dns.query
 import dns.rcode
 
 import dnsd.__main__ as program
+import dnsd.serve.agent
+import dnsd.serve.rounds
+import dnsd.serve.supervisor  # noqa: F401  all that `run` imports: each node is forked from here
 from controller.check import check_snapshot
 from controller.compiler import Blobs, compile_table
 from controller.ruleset import Revision, Snapshot
@@ -276,7 +280,7 @@ class Wired(worlds.World):
         end = time.monotonic() + 20
         while True:
             try:
-                if dns.query.udp(ready, _NODE[0], 0.5, _NODE[1]).answer:
+                if dns.query.udp(ready, _NODE[0], 0.05, _NODE[1]).answer:
                     break
             except (OSError, dns.exception.DNSException):
                 select.select([], [], [], 0.01)
