@@ -167,6 +167,8 @@ def _from(row: Mapping[str, Any]) -> str:
         bits = " ".join(word for word, key in (("DO", "do"), ("CD", "cd")) if row[key])
         route = f"route {row['route']}" if row["route"] else "a route of before"
         return f"{route} {bits}".rstrip()
+    if row.get("proven"):
+        return f"{row['by']}: NSEC of other names"
     if row["kind"] in ("nxdomain", "nodata"):
         return f"SOA of {row['by']}" if row["by"] else ""
     return str(row.get("rank", ""))

@@ -80,6 +80,7 @@ class Denials:
             return
         if rrset.rtype == _NSEC:
             key = rrset.owner
+            self._drop_hashes(apex, zone)  # of a chain that the zone has given up
             if key not in zone.held:
                 insort(zone.owners, (names.order(key), key))
         else:
@@ -88,12 +89,15 @@ class Denials:
                 return
             key = read.owner
             if zone.parameters != (read.salt, read.iterations):  # the zone has another chain now
-                for old in list(zone.hashes):
-                    self._drop(apex, old, _NSEC3)
+                self._drop_hashes(apex, zone)
                 zone.parameters = (read.salt, read.iterations)
             if key not in zone.held:
                 insort(zone.hashes, key)
         self._remember(zone.held, key, rrset, now + ttl, (apex, key, rrset.rtype))
+
+    def _drop_hashes(self, apex: bytes, zone: _Zone) -> None:
+        for old in list(zone.hashes):
+            self._drop(apex, old, _NSEC3)
 
     def keep_wildcard(self, apex: bytes, owner: bytes, rrset: RRset, now: int) -> None:
         """Data that a wildcard (`owner`) has given to some name."""
@@ -114,9 +118,18 @@ class Denials:
         zone = self._zones.get(apex)
         if zone is None:
             if len(self._zones) >= self._limit:
-                self.forget(next(iter(self._zones)).__eq__)
+                self._evict(next(iter(self._zones)))
             zone = self._zones[apex] = _Zone()
         return zone
+
+    def _evict(self, apex: bytes) -> None:
+        """Forget a zone whole; costs no more than what is known of it."""
+        zone = self._zones.pop(apex)
+        for key in zone.held:
+            self._order.pop((apex, key, _NSEC), None)
+            self._order.pop((apex, key, _NSEC3), None)
+        for owner, rtype in zone.wildcards:
+            self._order.pop((apex, owner, -rtype), None)
 
     def _clock(self, now: int) -> None:
         if now < self._now:  # the clock was set back: nothing outlives its TTL

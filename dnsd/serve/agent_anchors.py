@@ -29,7 +29,8 @@ from dnsd.resolve.signatures import TYPE_DNSKEY
 from dnsd.serve.recursion import trust_anchors
 
 FILE = "trust-anchors.json"
-IDLE_S = 3.0  # until the next try when no worker could look, or nothing is resolved here
+IDLE_S = 3.0  # until the next try when no worker could look, or nothing is resolved here; then twice as long each time
+MOST_IDLE_S = 300.0
 LEAST_S = 60.0  # between two looks, however the wall clock jumps
 PATIENCE_S = 12.0  # for a worker's answer: a question ends within 4 s
 _MOST_FILE = 1 << 20
@@ -135,6 +136,7 @@ class AnchorKeeper:
         self._wall_s, self._mono_s = wall_s, mono_s
         self._points: dict[bytes, Point] = {}
         self._next: dict[bytes, float] = {}  # monotonic: not before this
+        self._idle: dict[bytes, float] = {}
         self._latest: dict[bytes, float] = {}  # monotonic: at this at the latest
         if self.follows:
             self._load()
@@ -181,10 +183,13 @@ class AnchorKeeper:
     async def look(self, zone: bytes) -> None:
         """Have the keys of a zone looked up and learn from them."""
         before = self._points[zone]
-        self._next[zone] = self._mono_s() + IDLE_S
+        idle_s = self._idle.get(zone, IDLE_S)
+        self._next[zone] = self._mono_s() + idle_s
         answer = await self._probe(zone)
         if answer.get("idle"):
+            self._idle[zone] = min(MOST_IDLE_S, 2 * idle_s)
             return
+        self._idle.pop(zone, None)
         now = self._wall_s()
         point, changes = self._learned(before, answer, now)
         self._points[zone] = point

@@ -37,6 +37,7 @@ def told(hotpath: Any, resolvers: Sequence[Resolver], message: dict[str, Any], n
     for resolver in resolvers:
         rows += [_row(held, resolver) for held in resolver.cache.held(_about(name, below), now_ms) if _of(held, qtype)]
         rows += [_row(held, resolver) for held in _above(resolver, name, now_ms)]
+        rows += _proven(resolver, name, qtype)
     room = max(1000, int(message.get("most", 60000)))
     more = 0
     while rows and len(json.dumps(rows)) > room:
@@ -58,6 +59,21 @@ def _above(resolver: Resolver, name: bytes, now_ms: int) -> list[Held]:
     """The NXDOMAIN of a name above, which denies this one too."""
     above = frozenset(names.suffixes(name)) - {name}
     return [held for held in resolver.cache.held(above.__contains__, now_ms) if held.kind == "nxdomain"]
+
+
+def _proven(resolver: Resolver, name: bytes, qtype: int | None) -> list[dict[str, Any]]:
+    """What NSEC and NSEC3 records of other names say of this one (RFC 8198)."""
+    validator, now = resolver.validator, resolver.cache.now
+    for rtype in (codes.TYPE_A,) if qtype is None else (qtype,):
+        evidence = validator.denied(name, rtype, now) if validator is not None else None
+        if evidence is not None and not evidence.answer:
+            kind = "nxdomain" if evidence.rcode == codes.RCODE_NXDOMAIN else "nodata"
+            return [{
+                "cache": "rrsets", "name": names.to_text(name), "kind": kind, "proven": True, "validation": "secure",
+                "type": "" if kind == "nxdomain" else codes.qtype_name(rtype), "by": names.to_text(evidence.apex),
+                "ttl": min(rrset.ttl for rrset in evidence.authority), "rcode": codes.rcode_name(evidence.rcode),
+            }]  # fmt: skip
+    return []
 
 
 def _flush(hotpath: Any, name: bytes, qtype: int | None, below: bool) -> int:

@@ -177,6 +177,10 @@ def test_memory_is_bounded_and_can_be_forgotten() -> None:
             answer(play, f"{text}.{apex}")
     denials = play.resolver.validator.memory.denials  # type: ignore[union-attr]
     assert len(denials) == 5
+    play = player(limit=2)  # zones are counted, too
+    for text in ("none.good.test", "none.hash.test", "none.test", "none", "nonf.good.test"):
+        answer(play, text)
+        assert len(play.resolver.validator.memory.denials) <= 2  # type: ignore[union-attr]
     play = player()
     for apex in ("good.test", "hash.test"):
         answer(play, f"none.{apex}")

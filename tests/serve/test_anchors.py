@@ -122,13 +122,16 @@ def test_clocks_that_jump(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_worker_that_resolves_nothing_is_no_failure(tmp_path: pathlib.Path) -> None:
-    """Idle: nothing is written, and it is asked again a moment later."""
+    """Idle: nothing is written, and it is asked again a moment later, then less and less often."""
     bench = Bench(tmp_path)
     bench.said = {"idle": True}
     bench.look()
     assert not (tmp_path / agent_anchors.FILE).exists() and bench.keeper.due() is None
-    bench.mono += agent_anchors.IDLE_S
-    assert bench.keeper.due() is not None
+    for waited in (1, 2, 4):
+        bench.mono += waited * agent_anchors.IDLE_S - 0.1
+        assert bench.keeper.due() is None
+        bench.mono += 0.1
+        bench.look()
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"version": 9}', "\udcff", "[]"])

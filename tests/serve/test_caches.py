@@ -11,14 +11,18 @@ import dns.message
 import dns.rrset
 
 from dnsd.contract import codes, names
+from dnsd.resolve.aggressive import Denials
 from dnsd.resolve.cache import Cache
 from dnsd.resolve.config import Config
 from dnsd.resolve.message import read
 from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.rrcache import AUTHORITATIVE, Delegation, Denial
 from dnsd.resolve.rrsets import RRset
+from dnsd.resolve.validator import Validator
 from dnsd.serve import worker_cache
 from dnsd.serve.agent_caches import Caches
+from tests.resolve.signed import Play
+from tests.resolve.test_validator import shared, trust
 
 
 class HotPath:
@@ -70,6 +74,17 @@ def test_show_finds_the_name_and_what_is_below_it() -> None:
     assert {row["type"] for row in told(parts, "show", "www.example", "AAAA")["rows"]} == {"AAAA"}
     kinds = {row.get("kind", "answer") for row in told(parts, "show", "example", below=True)["rows"]}
     assert kinds == {"answer", "rrset", "nxdomain", "delegation", "failure"}
+
+
+def test_what_is_proven_by_other_names_is_shown_and_forgotten() -> None:
+    """A name that nobody asked for, denied by a validated NSEC (RFC 8198): shown, and asked for again after a flush."""
+    play = Play(shared(), Validator(trust(shared()), denials=Denials()))
+    play.ask("none.good.test")
+    parts = HotPath(), [play.resolver]
+    (row,) = told(parts, "show", "nonf.good.test")["rows"]
+    assert (row["kind"], row["by"], row["proven"], row["validation"]) == ("nxdomain", "good.test", True, "secure")
+    assert told(parts, "flush", "nonf.good.test")["forgotten"] > 0
+    assert told(parts, "show", "nonf.good.test")["rows"] == []
 
 
 def test_flush_forgets_and_counts() -> None:
