@@ -31,7 +31,7 @@ from dnsd.serve.recursion import trust_anchors
 FILE = "trust-anchors.json"
 IDLE_S = 3.0  # until the next try when no worker could look, or nothing is resolved here; then twice as long each time
 MOST_IDLE_S = 300.0
-LEAST_S = 60.0  # between two looks, however the wall clock jumps
+LEAST_S = 2.0  # between two looks, however the wall clock jumps
 PATIENCE_S = 12.0  # for a worker's answer: a question ends within 4 s
 _MOST_FILE = 1 << 20
 

@@ -104,7 +104,7 @@ def test_a_look_that_fails_is_told_once_and_tried_again_after_an_hour(tmp_path: 
 
 
 def test_clocks_that_jump(tmp_path: pathlib.Path) -> None:
-    """The wall clock set back delays no look; set ahead it causes one a minute at most; neither changes the anchors."""
+    """The wall clock set back delays no look; set ahead it causes one each 2 s at most; neither changes the anchors."""
     bench = Bench(tmp_path)
     bench.look()
     lines = bench.keeper.lines
