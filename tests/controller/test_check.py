@@ -103,7 +103,9 @@ def test_what_only_the_dns_half_can_read_is_checked_too(folder: pathlib.Path) ->
     assert done.returncode == 1, done.stderr
     places = [line.split(": ")[0] for line in done.stdout.splitlines()]
     assert places == ["node.yaml:2:15", "node.yaml:4:7", "node.yaml:6:7", "node.yaml:7:28", "node.yaml:7:56"]
-    (folder / "node.yaml").write_text("workers: no\nresolver: {trust_anchors: [], root_hints: [{name: a.b, addresses: [192.0.2.1]}]}\n")
+    (folder / "node.yaml").write_text(
+        "workers: no\nresolver: {trust_anchors: [], root_hints: [{name: a.b, addresses: [192.0.2.1]}]}\n"
+    )
     done = run(folder, "--config", "node.yaml", "--format", "short")
     assert [line.split(": ")[0] for line in done.stdout.splitlines()] == ["node.yaml:1:10"]
 
