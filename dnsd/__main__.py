@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dnsd import __version__
+from dnsd import __version__, stdout
 from dnsd.contract.settings import Settings, SettingsError, load, variable
 from dnsd.serve import log
 
@@ -123,14 +123,14 @@ def main(argv: list[str] | None = None) -> int:
     """The command line of `python -m dnsd`."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] == ["dissect"]:
-        from dnsd import dissect, stdout
-
         with stdout.guarded("dissect"):
+            from dnsd import dissect
+
             return dissect.main(arguments[1:])
     if arguments[:1] == ["trace"]:
-        from dnsd import stdout, trace
-
         with stdout.guarded("trace"):
+            from dnsd import trace
+
             return trace.main(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="python -m dnsd",

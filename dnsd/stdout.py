@@ -2,7 +2,8 @@
 
 The rule: an exit code says what was found out, never how much of it was read. Whoever stops reading (`| head -1`), or
 closed our output before we began (`>&-`), changes nothing; an output that cannot be written (a full disk) ends the
-program with exit code 2 and a sentence, not with the 1 that means mistakes in the files.
+program with exit code 2 and a sentence, not with the 1 that means mistakes in the files. Ctrl-C ends it by that signal
+(a shell shows 130), as it does with every other program, and without a traceback.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 _CANNOT_RUN = 2
 
@@ -57,10 +59,26 @@ def _guarded() -> Any:
     )  # fmt: skip
 
 
+def _interrupted() -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+    raise SystemExit(128 + signal.SIGINT)  # it is blocked
+
+
 @contextlib.contextmanager
 def guarded(program: str) -> Iterator[None]:
-    """For the length of a `with`, `sys.stdout` keeps the rule of this module. `program` begins the sentence on stderr."""
+    """For the length of a `with`, standard output and Ctrl-C keep the rule of this module. `program` begins the sentence
+    on stderr. What the block imports is covered, too: a program is stopped most often while it starts."""
     before, sys.stdout = sys.stdout, _guarded()
+    interrupts: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with contextlib.suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGINT, interrupt)
     try:
         try:
             yield
@@ -70,5 +88,13 @@ def guarded(program: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             print(f"{program}: the output cannot be written: {error}", file=sys.stderr, flush=True)
         raise SystemExit(_CANNOT_RUN) from None
+    except KeyboardInterrupt:
+        _interrupted()
+    except SystemExit as end:
+        if interrupts and end.code == 1:  # click has caught it and made this of it
+            _interrupted()
+        raise
     finally:
         sys.stdout = before
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

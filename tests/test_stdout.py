@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
+import signal
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
+
+from tests import lan
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BAD = "version: 1\nrules:\n" + "".join(f"  - {{name: r{i}, block: [a..b]}}\n" for i in range(200))
@@ -53,3 +59,33 @@ def test_a_terminal_of_latin_letters(rules: pathlib.Path) -> None:
     (rules / "rules.d" / "r.yaml").write_text('version: 1\nforward: {".": 192.0.2.1}\n')
     assert run(["explain", "bücher.example"], ">out", rules, PYTHONIOENCODING="latin-1") == (0, "")
     assert "xn--bcher-kva.example" in (rules / "out").read_text("latin-1")
+
+
+@pytest.mark.parametrize("words", [["check"], ["dissect", "-"]])
+def test_ctrl_c(rules: pathlib.Path, words: list[str]) -> None:
+    """Ctrl-C ends a verb by its signal, not with the exit code of mistakes, and shows no traceback."""
+    if words == ["check"]:  # a file that is read for as long as we like
+        os.mkfifo(rules / "node.yaml")
+        words = ["check", "--config", "node.yaml"]
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from controller.cli import main; main()"
+    started = subprocess.Popen(
+        [sys.executable, "-c", program, *words], cwd=rules, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, restore_signals=True,
+    )  # fmt: skip
+    if "--config" in words:
+        with open(rules / "node.yaml", "w"):  # opens when it is being read
+            started.send_signal(signal.SIGINT)
+            said = started.communicate(timeout=30)[0]
+    else:
+        assert started.stdin is not None
+        started.stdin.write("12")
+        started.stdin.flush()
+        lan.until(lambda: not unread(started.stdin), 20)
+        started.send_signal(signal.SIGINT)
+        said = started.communicate(timeout=30)[0]
+    assert started.returncode == -signal.SIGINT and "Traceback" not in said
+
+
+def unread(pipe: object) -> int:
+    """How many octets of a pipe nobody has read yet."""
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]  # type: ignore[call-overload]

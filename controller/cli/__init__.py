@@ -36,10 +36,11 @@ def main() -> None:
         from controller.hooks import program
 
         raise SystemExit(program.main(words[1:]))
-    import controller.cli.frame as frame
     from dnsd import stdout
 
-    if words and words[0] in frame.DNSD:
-        frame.hand_over(words[0], words[1:])
     with stdout.guarded("nexoraldns"):
+        import controller.cli.frame as frame
+
+        if words and words[0] in frame.DNSD:
+            frame.hand_over(words[0], words[1:])
         frame.main_group.main(args=words, prog_name=os.path.basename(sys.argv[0]).replace("__main__.py", "nexoraldns"))
