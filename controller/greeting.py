@@ -24,12 +24,13 @@ def reachable(listen: str) -> tuple[str, int]:
     return ("::1" if host == "::" else host), port
 
 
-async def answers(settings: Settings, controller: int) -> bool:
-    """Whether a table is served on some node, and a real question gets a real answer. `controller`: the pid of ours;
-    another one may have had the page's address before us, and then our own is about to say so and to end."""
+async def answers(settings: Settings, controller: int | None = None) -> bool:
+    """Whether a table is served on some node, and a real question gets a real answer. `controller`: the pid of ours
+    (None where nobody knows it); another one may have had the page's address before us, and then our own is about to say
+    so and to end."""
     found = await _get(settings, "/api/v1/status")
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        if found is None or json.loads(found[1])["pid"] != controller:
+        if found is None or (json.loads(found[1])["pid"] != controller and controller is not None):
             return False
         ready = await _get(settings, "/readyz")
         return ready is not None and ready[0] == 200 and await _asked(*reachable(settings.listen[0]))
