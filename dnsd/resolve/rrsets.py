@@ -21,6 +21,7 @@ RDATA_NAMES: dict[int, str] = {
 }  # fmt: skip
 
 _NSEC = codes.QTYPES["NSEC"]
+_NXT = 30  # RFC 2535: its bit map follows the name
 _JUMPS = 128  # a name has at most 127 labels; more pointers than that in one name are an attack on our time
 _LENGTHS = {codes.TYPE_A: 4, codes.TYPE_AAAA: 16}
 
@@ -164,8 +165,8 @@ class _Reader:
             at = after
             if at > end:
                 raise FormError("a name runs out of its rdata")
-        if rtype == codes.TYPE_SOA and end - at != 20:
-            raise FormError("a SOA of a wrong length")
+        if end - at != (20 if rtype == codes.TYPE_SOA else 0) and rtype != _NXT:
+            raise FormError("a SOA of a wrong length" if rtype == codes.TYPE_SOA else "octets behind a name")
         out += self.packet[at:end]
         return bytes(out)
 

@@ -126,3 +126,17 @@ def test_names_that_may_not_be_compressed_are_not(rtype: int, skipped: int) -> N
         else:
             with pytest.raises(FormError):
                 rrsets.parse(wire)
+
+
+def test_nothing_follows_a_name_that_is_the_whole_rdata() -> None:
+    """A CNAME with octets behind its name would be a name with its end in the middle: such a message is malformed."""
+    head = struct.pack("!6H", 0, 0x8400, 1, 1, 0, 0) + b"\x01a\x00\x00\x01\x00\x01"
+    for rtype, start in ((5, b""), (2, b""), (39, b""), (15, b"\x00\x0a"), (33, bytes(6))):
+        for rest in (b"", b"\x0c\x16"):
+            rdata = start + b"\x01b\x00" + rest
+            wire = head + b"\xc0\x0c" + struct.pack("!HHIH", rtype, 1, 60, len(rdata)) + rdata
+            if rest:
+                with pytest.raises(FormError):
+                    rrsets.parse(wire)
+            else:
+                assert rrsets.parse(wire).answer[0].rdatas == (rdata,)
