@@ -33,6 +33,7 @@ ROUTES = 256  # forward entries that are looked through
 RELAYING = 32  # forward entries of which answers are remembered by RRset
 PROBE_MS = 2000  # how long a probe waits
 WAYS = {FAILOVER: 0, SPREAD: 1, FASTEST: 2, RACE: 3}  # as `serve.flightpath` wants them
+_FAULT = "a fault of this server, which its log tells of"
 _ANSWERS = frozenset((codes.RCODE_NOERROR, codes.RCODE_NXDOMAIN, codes.RCODES["YXDOMAIN"]))
 
 
@@ -247,6 +248,9 @@ class Flights:
         except StopIteration as stop:
             self._land(miss.key, stop.value)
             return
+        except Exception:
+            self._land(miss.key, Outcome(None, codes.EDE_OTHER, _FAULT))
+            raise
         if self._shortcut is not None and route.kind == "recurse":
             flight.counted = True
             self._shortcut.enter(miss.sname, miss.qtype)
@@ -406,6 +410,9 @@ class Flights:
         except StopIteration as stop:
             self._land(key, stop.value)
             return
+        except Exception:
+            self._land(key, Outcome(None, codes.EDE_OTHER, _FAULT))
+            raise  # the worker writes it into its log and goes on
         self._send(key, flight, ask)
 
     def _land(self, key: bytes, outcome: Outcome) -> None:

@@ -346,6 +346,16 @@ class FakeResolver:
         return self.outcome
 
 
+class BrokenResolver(FakeResolver):
+    """Has a fault of its own, before or after its first ask."""
+
+    def resolve(self, *words: Any, **more: Any) -> Any:
+        """Ends in an exception."""
+        if self.server[1] != 0:
+            yield from super().resolve(*words, **more)
+        raise ValueError("a fault")
+
+
 class Gate:
     """A server that waits until it is told to answer."""
 
@@ -381,6 +391,23 @@ def test_recursion_that_fails_is_made_up_for_by_older_answers_but_not_when_it_re
                 flights.take(FakeMiss(names.from_text("www.example.com"), client))
             bench.until(lambda sent=sent: len(sent) == 3)
             assert set(sent) == wanted and flights.askers == 0 and len(flights) == 0
+
+
+def test_a_fault_of_ours_is_answered_too_and_holds_nobody(bench: Bench) -> None:
+    """An exception while resolving: SERVFAIL at once to all who wait, no flight is left, and the worker hears of it."""
+    with nameserver() as server:
+        for address in (server.address, ("127.0.0.1", 0)):
+            answers, sent = FakeAnswers(FakeRoute((), kind="recurse")), []
+            send = lambda miss, wire, sent=sent: sent.append(wire)  # noqa: E731
+            flights = Flights(
+                answers, bench.upstream, bench.counters, now_ms, send, BrokenResolver(address), False  # type: ignore[arg-type]
+            )
+            with pytest.raises(ValueError, match="a fault"):
+                flights.take(FakeMiss(names.from_text("www.example.com"), 0))
+                flights.take(FakeMiss(names.from_text("www.example.com"), 1))
+                bench.until(lambda sent=sent: len(sent) == 2)
+            assert sent and all(b"a fault of this server" in wire for wire in sent)
+            assert flights.askers == 0 and len(flights) == 0
 
 
 def test_who_has_waited_long_enough_gets_an_older_answer_and_the_question_goes_on(bench: Bench) -> None:
