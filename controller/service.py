@@ -28,6 +28,7 @@ from controller.source import Source, SourceError
 from controller.spool import Spool
 from controller.state import State
 from controller.status import app as status_app
+from controller.status.connection import Connection
 from dnsd import __version__
 from dnsd.contract.settings import Settings, split_listen
 
@@ -101,6 +102,7 @@ class _Page(uvicorn.Server):
             uvicorn.Config(
                 status_app.create(state, node_settings=settings), log_config=None, access_log=False, lifespan="off",
                 ws="none", timeout_graceful_shutdown=1, limit_concurrency=200, server_header=False,
+                http=Connection,
             )
         )  # fmt: skip
 

@@ -32,7 +32,7 @@ OWNERS = {
         "controller/service.py",
         "dnsd/serve/log.py",
     ],
-    "uvicorn": ["controller/service.py"],
+    "uvicorn": ["controller/service.py", "controller/status/connection.py"],
     "watchdog": ["controller/source_folder.py"],
     "yaml": ["controller/documents.py", "dnsd/__main__.py"],  # a node's settings are read where no controller is
 }

@@ -6,7 +6,6 @@ import fcntl
 import os
 import pathlib
 import signal
-import struct
 import subprocess
 import sys
 import termios
@@ -88,4 +87,4 @@ def test_ctrl_c(rules: pathlib.Path, words: list[str]) -> None:
 
 def unread(pipe: object) -> int:
     """How many octets of a pipe nobody has read yet."""
-    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]  # type: ignore[call-overload]
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4), sys.byteorder)  # type: ignore[call-overload]
