@@ -3,7 +3,7 @@ from dnsd.contract cimport names
 from dnsd.resolve cimport addresses
 from dnsd.resolve.config cimport Config
 from dnsd.resolve.exchange cimport randomised
-from dnsd.resolve.forwarder cimport Reply, Tried
+from dnsd.resolve.forwarder cimport Ask, Outcome, Reply, Tried
 from dnsd.resolve.infra cimport Infra
 from dnsd.resolve.minimise cimport minimised
 from dnsd.resolve.resolver cimport Resolver
@@ -18,11 +18,20 @@ cdef class Start:
     cdef readonly int qtype
     cdef readonly bint do
     cdef readonly bint cd
-    cdef readonly bytes zone
+    cdef readonly Delegation cut
+    cdef readonly bytes qname
+    cdef readonly int asked
     cdef readonly tuple server
     cdef readonly bytes cased
     cdef readonly bytes wire
     cdef readonly int patience_ms
+    cdef readonly long long begun_ms
+
+@cython.final
+cdef class Journey:
+    cdef public object question
+    cdef public Ask ask
+    cdef public Outcome outcome
 
 @cython.final
 cdef class _Zone:
@@ -38,15 +47,23 @@ cdef class Shortcut:
     cdef public Infra _infra
     cdef public Config _config
     cdef public dict _zones
-    @cython.locals(
-        cache=RRCache, infra=Infra, config=Config, validator=Validator, validates=bint, signed=bint, cut=Delegation,
-        near=bytes, qname=bytes, servers=list, server=tuple, cased=bytes, wire=bytes,
-    )
+    cpdef bint is_busy(self, bytes sname, int qtype) except? -1
+    @cython.locals(cache=RRCache, validator=Validator, validates=bint, signed=bint, cut=Delegation)
     cpdef Start begin(self, bytes sname, int qtype, bint do, bint cd, long long now_ms)
     @cython.locals(
-        cache=RRCache, config=Config, validator=Validator, validates=bint, message=Message, finding=Finding, kept=tuple,
-        rcode=int, sname=bytes, qtype=int, first=RRset,
+        cache=RRCache, infra=Infra, config=Config, validator=Validator, validates=bint, signed=bint, qname=bytes,
+        servers=list, awake=list, server=tuple, cased=bytes, wire=bytes,
     )
-    cpdef bytes end(self, Start start, bytes reply, long long rtt_ms)
+    cdef Start _ask(
+        self, bytes sname, int qtype, bint do, bint cd, Delegation cut, bytes near, int asked, long long begun_ms,
+        long long now_ms,
+    )
+    @cython.locals(
+        cache=RRCache, config=Config, validator=Validator, validates=bint, signed=bint, message=Message,
+        finding=Finding, kept=tuple, rcode=int, sname=bytes, qname=bytes, zone=bytes, qtype=int,
+    )
+    cpdef object end(self, Start start, bytes reply, long long rtt_ms, long long now_ms)
+    @cython.locals(finding=Finding, following=Start)
+    cdef object _step(self, Start start, Message message, long long rtt_ms, long long now_ms, bint signed)
     @cython.locals(zone=_Zone)
     cdef list _servers(self, Delegation cut)

@@ -10,40 +10,71 @@ takes the reply as `Tried`: nothing is asked twice, and nothing that the generat
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Generator
 
 from dnsd.contract import codes, names
 from dnsd.resolve import addresses, scrub
 from dnsd.resolve.exchange import randomised
-from dnsd.resolve.forwarder import Reply, Tried
+from dnsd.resolve.forwarder import Ask, Outcome, Reply, Tried
 from dnsd.resolve.message import FormError
 from dnsd.resolve.minimise import minimised
 from dnsd.resolve.resolver import BOGUS_BIT, Resolver, remember
 from dnsd.resolve.rrcache import Delegation
-from dnsd.resolve.rrsets import FLAG_TC, parse, question, response
+from dnsd.resolve.rrsets import FLAG_TC, Message, parse, question, response
 from dnsd.resolve.upstreams import Server
 
 # Asked elsewhere than at the zone itself, answered otherwise than by their RRset, or part of the proof of others.
 _APART = frozenset((24, 30, 39, 41, 43, 46, 47, 50, *range(128, 256)))
 _ZONES = 1024
+_LONGEST_MS = 1500  # for all steps; a generator's question has to end in time, too (`budget`)
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """`wire` (id 0) goes to `server`, which is asked as an authority of `zone`; `cased` is the name in it."""
+    """`wire` (id 0) goes to `server`, which is asked as an authority of `cut`; `cased` is the name in it.
+
+    `qname` is the whole name or, the `asked`th time, no more of it than the server needs to know (RFC 9156). The first
+    question was asked at `begun_ms`.
+    """
 
     sname: bytes
     qtype: int
     do: bool
     cd: bool
-    zone: bytes
+    cut: Delegation
+    qname: bytes
+    asked: int
     server: Server
     cased: bytes
     wire: bytes
     patience_ms: int
+    begun_ms: int
 
     def tried(self, wire: bytes | None, error: str, began_ms: int, now_ms: int) -> Tried:
         """What came of it, for the generator."""
-        return Tried(self.server, self.cased, self.qtype, began_ms, Reply(wire, now_ms, error))
+        qtype = self.qtype if self.qname == self.sname else codes.TYPE_A
+        return Tried(self.server, self.cased, qtype, began_ms, Reply(wire, now_ms, error))
+
+
+class Journey:
+    """A resolution on its way: what it asks for next, or its outcome. Whoever has the reply goes on with it."""
+
+    def __init__(self, question: Generator[Ask, Reply, Outcome]) -> None:
+        self.question = question
+        self.ask: Ask | None = None
+        self.outcome: Outcome | None = None
+        try:
+            self.ask = next(question)
+        except StopIteration as stop:
+            self.outcome = stop.value
+
+    def go_on(self, reply: Reply) -> None:
+        """This has become of `ask`."""
+        self.ask = None
+        try:
+            self.ask = self.question.send(reply)
+        except StopIteration as stop:
+            self.outcome = stop.value
 
 
 @dataclasses.dataclass
@@ -80,13 +111,16 @@ class Shortcut:
         if left:
             self.busy[sname, qtype] = left
 
+    def is_busy(self, sname: bytes, qtype: int) -> bool:
+        """Whether a generator works on it."""
+        return bool(self.busy) and (sname, qtype) in self.busy
+
     def begin(self, sname: bytes, qtype: int, do: bool, cd: bool, now_ms: int) -> Start | None:
         """Whom to ask for a name (lower case) and type; None when that takes more thought. `now_ms` is monotonic."""
-        cache, infra, config = self._cache, self._infra, self._config
-        validator = self.resolver.validator
+        cache, validator = self._cache, self.resolver.validator
         validates = validator is not None and not cd
-        signed = do or config.dnssec or validates
-        if qtype in _APART or (self.busy and (sname, qtype) in self.busy):
+        signed = do or self._config.dnssec or validates
+        if qtype in _APART:
             return None
         if cache.failed(sname, qtype, now_ms) is not None or cache.failed(sname, qtype | BOGUS_BIT, now_ms) is not None:
             return None
@@ -97,16 +131,37 @@ class Shortcut:
         cut = cache.delegation(sname)
         if cut is None or cut.zone == names.ROOT:
             return None
-        if config.qname_minimisation:
-            near = cut.zone
-            while True:
-                qname = minimised(sname, near, 0)
-                if qname == sname:
-                    break
-                if not addresses.exists(qname, cache):
-                    return None
-                near = qname
         if validates and not validator.looks_away(sname, cache.now):  # type: ignore[union-attr]
+            # What was proven of other names may answer it (RFC 8198), and the whole question is not asked here.
+            if not self._config.qname_minimisation or validator.denied(sname, qtype, cache.now) is not None:  # type: ignore[union-attr]
+                return None
+        return self._ask(sname, qtype, do, cd, cut, cut.zone, 0, now_ms, now_ms)
+
+    def _ask(
+        self,
+        sname: bytes,
+        qtype: int,
+        do: bool,
+        cd: bool,
+        cut: Delegation,
+        near: bytes,
+        asked: int,
+        begun_ms: int,
+        now_ms: int,
+    ) -> Start | None:
+        """The walk's next question in a zone, when `near` is the longest name that is known to exist."""
+        cache, infra, config = self._cache, self._infra, self._config
+        validator = self.resolver.validator
+        validates = validator is not None and not cd
+        if not config.qname_minimisation:
+            qname = sname
+        else:
+            while True:
+                qname = minimised(sname, near, asked)
+                if qname == sname or not addresses.exists(qname, cache):
+                    break
+                near = qname
+        if qname == sname and validates and not validator.looks_away(sname, cache.now):  # type: ignore[union-attr]
             return None
         servers = self._servers(cut)
         if infra.knows_lame:
@@ -117,15 +172,21 @@ class Shortcut:
         server = infra.choose(addresses.preferred(awake, config), self.resolver.chance, now_ms)
         if infra.is_peculiar(server, now_ms):
             return None
-        cased = randomised(sname, self.resolver.chance) if config.case_randomisation else sname
-        wire = question(cased, qtype, config.edns_size, signed)
-        return Start(sname, qtype, do, cd, cut.zone, server, cased, wire, infra.patience_ms(server))
+        cased = randomised(qname, self.resolver.chance) if config.case_randomisation else qname
+        signed = do or config.dnssec or validates
+        wire = question(cased, qtype if qname == sname else codes.TYPE_A, config.edns_size, signed)
+        patience_ms = infra.patience_ms(server)
+        return Start(sname, qtype, do, cd, cut, qname, asked, server, cased, wire, patience_ms, begun_ms)
 
-    def end(self, start: Start, reply: bytes, rtt_ms: int) -> bytes | None:
-        """The response that the generator would make of a reply to the question; None when it has to look at it."""
-        sname, qtype = start.sname, start.qtype
+    def end(self, start: Start, reply: bytes, rtt_ms: int, now_ms: int) -> bytes | Start | None:
+        """What the generator would make of a reply: the response, or the next question; None when it has to look at it.
+
+        Nothing at all (b"") when the reply is understood, and what comes next is the generator's.
+        """
+        sname, qtype, qname, zone = start.sname, start.qtype, start.qname, start.cut.zone
         cache, config, validator = self._cache, self._config, self.resolver.validator
         validates = validator is not None and not start.cd
+        signed = start.do or config.dnssec or validates
         try:
             message = parse(reply)
         except FormError:
@@ -134,7 +195,9 @@ class Shortcut:
             return None
         if message.rcode != codes.RCODE_NOERROR and message.rcode != codes.RCODE_NXDOMAIN:
             return None
-        finding = scrub.judge(message, start.zone, sname, qtype, config.harden_glue)
+        if qname != sname:
+            return self._step(start, message, rtt_ms, now_ms, signed)
+        finding = scrub.judge(message, zone, sname, qtype, config.harden_glue)
         rcode = codes.RCODE_NOERROR
         if finding.kind == scrub.ANSWER:
             kept = finding.rrsets
@@ -149,11 +212,29 @@ class Shortcut:
         if validates and not validator.looks_away(sname, cache.now):  # type: ignore[union-attr]
             return None
         self._infra.answered(start.server, rtt_ms)
-        self._infra.serves(start.server, start.zone)
-        remember(cache, start.do or config.dnssec or validates, sname, qtype, finding)
+        self._infra.serves(start.server, zone)
+        remember(cache, signed, sname, qtype, finding)
         cache.succeeded(sname, qtype)
         cache.succeeded(sname, qtype | BOGUS_BIT)
         return response(sname, qtype, rcode, finding.rrsets, finding.authority, start.do)
+
+    def _step(self, start: Start, message: Message, rtt_ms: int, now_ms: int, signed: bool) -> bytes | Start | None:
+        """As `end`, of a reply about a part of the name."""
+        finding = scrub.judge(message, start.cut.zone, start.qname, codes.TYPE_A, self._config.harden_glue)
+        if finding.kind != scrub.NODATA and finding.kind != scrub.ANSWER:
+            return None
+        following = None
+        if now_ms - start.begun_ms < _LONGEST_MS:
+            following = self._ask(
+                start.sname, start.qtype, start.do, start.cd, start.cut, start.qname, start.asked + 1, start.begun_ms, now_ms
+            )
+        if finding.kind == scrub.NODATA:
+            remember(self._cache, signed, start.qname, codes.TYPE_A, finding)
+        elif following is None:
+            return None  # the generator does not remember that, either
+        self._infra.answered(start.server, rtt_ms)
+        self._infra.serves(start.server, start.cut.zone)
+        return b"" if following is None else following
 
     def _servers(self, cut: Delegation) -> list[Server]:
         """Addresses of the zone's servers; looked for once a second."""

@@ -44,6 +44,7 @@ cdef class FlightPath(LatePath):
     cdef public int more
     cdef long long soonest
     cdef int kept
+    cdef int sending
 
     cdef int comfort(self, int f) except? -1
     cdef int reply(self, int j, int length) except? -2
@@ -59,7 +60,7 @@ cdef class FlightPath(LatePath):
     cdef int arrive(self, int i) except? -1
     cdef int answers(self, int f, int base, int size) except? -1
     cdef int land(self, int f, int base, int size) except? -1
-    cdef int keep(self, int f, const unsigned char[::1] d, int base, int size) except? -1
+    cdef int keep(self, int f, const unsigned char[::1] d, int base, int size, int ours) except? -1
     cdef int deliver(self, int f, int at) except? -1
     cdef int board(self, int f, Query q, int i, int fd) except? -1
     cdef int promise(self, int f) except? -1

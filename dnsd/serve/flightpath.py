@@ -87,6 +87,7 @@ class FlightPath(LatePath):
         self.more = 0
         self.soonest = 0
         self.kept = 0
+        self.sending = 0  # 1 while the answers of a batch may still stand where answers are written
         self.forget_routes()
 
     # --- what the worker calls ------------------------------------------------------------------------------------
@@ -157,6 +158,8 @@ class FlightPath(LatePath):
             self.handoff.flight(f, None, "timeout", 1)
         if self.replies:
             self.answer_all()
+        if self.queued:
+            self.depart()
 
     def next_ms(self) -> int | None:
         """When `expire` wants to be called (monotonic milliseconds); None when nothing is under way."""
@@ -175,14 +178,9 @@ class FlightPath(LatePath):
         """Hand over all that is under way; for a worker that leaves."""
         self.handoff.everything()
 
-    def asked(self, f: int) -> tuple[str, int]:
-        """The server that a flight's question went to."""
-        server: tuple[str, int] = self.lanes.servers[self.flights.pool[f]]
-        return server
-
-    def begun(self, f: int) -> Any:
-        """Of a question of recursion the `Start`; None of any other."""
-        return None
+    def travels(self, f: int, wire: bytes | None, error: str, late: int) -> bool:
+        """Whether a flight goes on by itself after this reply, or after none for this reason. Forwarding does not."""
+        return False
 
     @property
     def under_way(self) -> int:
@@ -502,14 +500,20 @@ class FlightPath(LatePath):
 
     def depart(self) -> None:
         """Send the questions that are written."""
-        n, self.queued = self.queued, 0
-        self.lines.send(n)
-        if self.lines.failed:
-            for k in range(n):
-                if self.lines.out_errors[k]:
-                    # What left only at the second attempt tells that nobody heard those before it.
-                    but = self.question_flights[k] if self.lines.out_errors[k] < 0 else -1
-                    self.handoff.line(self.question_lines[k], but)
+        while self.queued:
+            n, self.queued = self.queued, 0
+            self.lines.send(n)
+            if self.lines.failed:
+                # What left only at the second attempt tells that nobody heard those before it.
+                failed = [
+                    (self.question_lines[k], self.question_flights[k] if self.lines.out_errors[k] < 0 else -1)
+                    for k in range(n)
+                    if self.lines.out_errors[k]
+                ]
+                self.sending = 1
+                for slot, but in failed:  # others may be asked instead: they are written here, too
+                    self.handoff.line(slot, but)
+                self.sending = 0
 
     # --- landing --------------------------------------------------------------------------------------------------
 
@@ -583,7 +587,7 @@ class FlightPath(LatePath):
         slot: cython.int = t.slot[f]
         pool: cython.int = t.pool[f]
         lead: cython.int = f if t.lead[f] < 0 else t.lead[f]
-        at: cython.int = self.keep(f, self.datagrams, base, size)
+        at: cython.int = self.keep(f, self.datagrams, base, size, 0)
 
         if at == 0:
             self.handoff.flight(f, bytes(self.datagrams[base : base + size]), "", 0)
@@ -597,14 +601,18 @@ class FlightPath(LatePath):
         return self.deliver(lead, at)
 
     def keep(
-        self, f: cython.int, d: cython.const[cython.uchar][::1], base: cython.int, size: cython.int
+        self, f: cython.int, d: cython.const[cython.uchar][::1], base: cython.int, size: cython.int, ours: cython.int
     ) -> cython.int:
-        """Put the answer to a flight's question into the cache; where it is there, 0 when it cannot be used."""
+        """Put the answer to a flight's question into the cache; where it is there, 0 when it cannot be used.
+
+        `ours`: its AD bit is our own.
+        """
         t: FlightTable = self.flights
         r: Reader = self.reader
         at: cython.int
         ttl: cython.int
         keep: cython.int
+        rcode: cython.int
 
         if r.read(d, base, size):
             return 0
@@ -613,10 +621,11 @@ class FlightPath(LatePath):
         if keep > 0 and ttl < self.min_ttl:
             ttl = self.min_ttl
         self.kept = 1 if ttl > 0 else 0
+        rcode = (r.rcode & 65535) | ((r.authentic & ours) << 16)
         # What nobody may remember is in the cache until `deliver` is done.
         at = self.cache.put(
             t.name[256 * f : 256 * f + t.name_length[f]], t.name_length[f], t.hash[f], t.qtype[f], t.bits[f], t.route[f],
-            r.data, r.body, r.length, r.question, r.rcode & 65535, r.answers, r.authorities, r.additionals, r.ttls,
+            r.data, r.body, r.length, r.question, rcode, r.answers, r.authorities, r.additionals, r.ttls,
             r.ttl_count, r.pointers, r.pointer_count, self.now, ttl if ttl > 0 else 1,
         )  # fmt: skip
         if at and ttl > 0:

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from dnsd.contract import codes, names
 from dnsd.resolve.anchors import Anchors
 from dnsd.resolve.forwarded import Upstream as Over
-from dnsd.resolve.forwarder import UDP, Ask, Outcome, Reply, first_patience_ms, forward, query
+from dnsd.resolve.forwarder import UDP, Ask, Outcome, Reply, Tried, first_patience_ms, forward, query
 from dnsd.resolve.resolver import Resolver
-from dnsd.resolve.shortcut import Shortcut
+from dnsd.resolve.shortcut import Journey, Shortcut
 from dnsd.resolve.upstreams import FAILOVER, FASTEST, RACE, SPREAD, Server, Servers
 from dnsd.serve.handoff import Retry
 from dnsd.serve.realms import Belongings
@@ -213,6 +213,7 @@ class Flights:
             self._overloaded(miss)
             return
         route = self._answers.route(miss.route)
+        journey: Journey | None = None
         if route.kind == "dhcp" and not route.servers:
             text = f"no DHCP lease names a DNS server (forward entry {route.name})"
             self._reply(miss, Outcome(None, codes.EDE_NO_REACHABLE_AUTHORITY, text))
@@ -230,23 +231,25 @@ class Flights:
             )  # fmt: skip
         elif route.kind == "recurse" and self._resolver is not None:
             tried = retry.tried if retry is not None else None
-            retry = None
-            question = self._resolver.resolve(
-                miss.sname, miss.qtype, miss.do, miss.cd, tried.began_ms if tried else self._now_ms(),
-                renew=miss.fd == NOBODY,
-                realms=functools.partial(self._belongings.realm, miss.client) if self._belongings is not None else None,
-                tried=tried,
-            )  # fmt: skip
+            journey = retry.journey if retry is not None else None
+            retry = None  # a new table: what the old one's server said is of no use
+            if journey is None:
+                begun_ms = tried.began_ms if tried is not None else self._now_ms()
+                journey = self.journey(
+                    miss.sname, miss.qtype, miss.do, miss.cd, miss.client, begun_ms, tried, miss.fd == NOBODY
+                )
         else:
             text = f"`{route.kind}` is not in this version; name upstream servers in the forward entry {route.name}"
             self._reply(miss, Outcome(None, codes.EDE_OTHER, text))
             return
-        flight = self._flights[miss.key] = _Flight(question, miss, [miss])
+        if journey is None:
+            journey = Journey(question)
+        flight = self._flights[miss.key] = _Flight(journey.question, miss, [miss])
         self.askers += 1
-        try:
-            ask = next(question)
-        except StopIteration as stop:
-            self._land(miss.key, stop.value)
+        ask = journey.ask
+        if ask is None:
+            assert journey.outcome is not None
+            self._land(miss.key, journey.outcome)
             return
         except Exception:
             self._land(miss.key, Outcome(None, codes.EDE_OTHER, _FAULT))
@@ -262,6 +265,22 @@ class Flights:
             self._send(miss.key, flight, ask)
         else:
             self._next(miss.key, flight, Reply(retry.wire, self._now_ms(), retry.error))
+
+    def journey(
+        self,
+        sname: bytes,
+        qtype: int,
+        do: bool,
+        cd: bool,
+        client: bytes,
+        now_ms: int,
+        tried: Tried | None = None,
+        renew: bool = False,
+    ) -> Journey:
+        """A recursion for this client, begun; there is a resolver."""
+        assert self._resolver is not None
+        realms = functools.partial(self._belongings.realm, client) if self._belongings is not None else None
+        return Journey(self._resolver.resolve(sname, qtype, do, cd, now_ms, renew=renew, realms=realms, tried=tried))
 
     def health(self) -> bytes:
         """What is known of the table's servers, for people: [address, port, failures, round-trip time in µs] each."""
@@ -379,7 +398,7 @@ class Flights:
             self._answers.landed(retry.flight)
         else:
             flight.handed.append(retry.flight)
-        if retry.tried is None:
+        if retry.journey is None and retry.tried is None:
             self._answers.forget_routes()
 
     def refuse(self, retry: Retry, text: str) -> None:

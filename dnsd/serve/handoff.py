@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 # A header that says: there is more of it over TCP. What a forger is busy with is asked there as well, where he
 # would have to guess sequence numbers.
-_TRUNCATED = b"\x00\x00\x82\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+TRUNCATED = b"\x00\x00\x82\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retry:
     """A flight for the generators: `misses` wait, `server` was asked at `started_ms`, and `wire` or `error` came of it.
 
-    `tried` says the same of a question of recursion (`resolve.forwarder.Tried`).
+    Of a recursion: `journey` is as far as it has come (`resolve.shortcut.Journey`), or `tried` what it begins with.
     """
 
     flight: int
@@ -30,6 +30,7 @@ class Retry:
     wire: bytes | None
     error: str
     misses: list[Any]
+    journey: Any = None
     tried: Any = None
 
 
@@ -38,24 +39,29 @@ class Handoff:
 
     def __init__(self, path: FlightPath) -> None:
         self._path = path
-        self.pending: list[tuple[int, tuple[str, int], bytes | None, str, Any]] = []
+        self.pending: list[tuple[int, tuple[str, int], bytes | None, str, tuple[Any, Any]]] = []
         self.silent: list[tuple[str, int]] = []  # who was silent in a race; taken by whoever keeps account
 
     def flight(self, f: int, wire: bytes | None, error: str, late: int) -> None:
         """Put one aside. `late`: its answer may still come."""
         path = self._path
-        server = path.asked(f)
-        begun, began_ms = path.begun(f), path.flights.sent[f]
+        if path.travels(f, wire, error, late):
+            return
+        server = path.lanes.servers[path.flights.pool[f]]
         f = path.fallen(f, late)
         if f < 0:  # others of the race are under way
             if error in ("timeout", "unreachable"):
                 self.silent.append(server)
             return
         if wire is None and error in ("truncated", "forged"):
-            wire = _TRUNCATED
-        tried = begun.tried(wire, "" if wire else error, began_ms, path.mono_ms) if begun is not None else None
-        self.pending.append((f, server, wire, "" if wire else error, tried))
+            wire = TRUNCATED
+        self.pending.append((f, server, wire, "" if wire else error, (None, None)))
         path.flights.hand(f)
+
+    def journey(self, f: int, journey: Any, tried: Any) -> None:
+        """Put a recursion aside: it asks for what is not done here, or there is nothing to be had."""
+        self.pending.append((f, ("", 0), None, "", (journey, tried)))
+        self._path.flights.hand(f)
 
     def line(self, slot: int, but: int, error: str = "unreachable") -> None:
         """Put aside everything that waits on a socket, except for one flight: nobody listens there, or a forger is at work."""
@@ -85,14 +91,14 @@ class Handoff:
         pending, self.pending = self.pending, []
         found = []
         others, path.misses = path.misses, []
-        for f, server, wire, error, tried in pending:
+        for f, server, wire, error, journey in pending:
             j = path.flights.first[f]
             started_ms = path.flights.started[j] if j >= 0 else path.mono_ms
             while j >= 0:
                 j = path.waited(j)
             misses, path.misses = path.misses, []
             if misses:
-                found.append(Retry(f, server, started_ms, wire, error, misses, tried))
+                found.append(Retry(f, server, started_ms, wire, error, misses, *journey))
             else:
                 path.landed(f)
         path.misses = others

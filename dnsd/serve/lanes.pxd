@@ -5,7 +5,7 @@ cdef class Lanes:
     cdef public object lines
     cdef public list servers
     cdef public int size
-    cdef public list free
+    cdef public object free
     cdef public int[::1] place
     cdef public int[::1] owner
     cdef public unsigned long long[::1] born

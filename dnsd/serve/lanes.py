@@ -10,6 +10,7 @@ What is received on a socket and answers nothing that was asked is counted: a so
 much of it is under attack.
 """
 
+import collections
 import os
 import socket
 from typing import Any
@@ -22,6 +23,7 @@ RETIRE_MS = 60_000
 RETIRE_QUERIES = 1000
 STRANGE = 32  # more datagrams that answer nothing than this, late ones put aside: somebody guesses
 _RANDOM = 4096
+_RESERVE = 128  # numbers; more than datagrams are received at once
 
 
 class Lanes:
@@ -44,7 +46,7 @@ class Lanes:
         self.rtt = memoryview(bytearray(4 * POOLS)).cast("i")
         self.hand = 0
         self.moved = 0
-        self.free = list(range(size - 1, -1, -1))
+        self.free = collections.deque(range(size))  # who is free longest is taken first
         self.random = memoryview(b"\x00")
         self.random_at = 0
         self.random_size = 0
@@ -136,7 +138,7 @@ class Lanes:
     def open(self, pool: int, at: int, now_ms: int) -> int:
         """A new socket for a place; another of the pool when the system gives none (share rather than fail)."""
         server = self.servers[pool]
-        slot = self.free.pop() if self.free else -1
+        slot = self.free.popleft() if self.free else -1
         sock = None
         try:
             if slot < 0:
@@ -162,10 +164,15 @@ class Lanes:
         return slot
 
     def dial(self, host: str, port: cython.int) -> cython.int:
-        """A socket for one question only, in no pool: `settle` closes it; -1 when there is none to be had."""
-        if not self.free:
+        """A socket for one question only, in no pool: `settle` closes it; -1 when there is none to be had.
+
+        A number comes back only after many others: what was received for the socket that had it is done with by then.
+        """
+        slot: cython.int
+
+        if len(self.free) <= _RESERVE:
             return -1
-        slot: cython.int = self.free.pop()
+        slot = self.free.popleft()
         try:
             self.lines.dial(slot, host, port)
         except OSError:

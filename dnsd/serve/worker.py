@@ -107,6 +107,7 @@ class Worker:
         self._hotpath.chooser = self._flights.choose
         self._hotpath.proven = self._flights.proven
         self._hotpath.shortcut = shortcut
+        self._hotpath.journey = self._flights.journey
         self._connections = Connections(self._loop, self._stream, self._counters, self._clock_ms)
         self._reading = Reading(
             plan.slot, plan.sockets, self._loop, self._connections, self._on_udp, self._hotpath.socket_batch.forget

@@ -352,14 +352,21 @@ class World:
             self._shortcut = Shortcut(self.resolver)
         start = self._shortcut.begin(sname, qtype, do, False, began_ms) if self.short else None
         tried = None
-        if start is not None:
+        while start is not None:
+            asked_ms = self.mono_ms
             told = (reply or self.reply)(Ask(start.server, start.wire, UDP, start.patience_ms, fresh=True))
             self.resolver.cache.clock(self.wall_ms // 1000)
-            made = None if told.wire is None else self._shortcut.end(start, told.wire, told.now_ms - began_ms)
-            if made is not None:
-                self.shortened += 1
-                return Outcome(made)
-            tried = start.tried(told.wire, told.error, began_ms, told.now_ms)
+            found = None
+            if told.wire is not None:
+                found = self._shortcut.end(start, told.wire, told.now_ms - asked_ms, told.now_ms)
+            if isinstance(found, bytes):
+                if found:
+                    self.shortened += 1
+                    return Outcome(found)
+                start = None
+            else:
+                tried = start.tried(told.wire, told.error, asked_ms, told.now_ms) if found is None else None
+                start = found
         return self.play(self.resolver.resolve(sname, qtype, do, False, began_ms, trace, realms=self.realms, tried=tried), reply)
 
 

@@ -102,9 +102,7 @@ class Office:
         self.hosts = [f"127.{100 + number % 100}.{number // 100}.{k}" for k in (1, 2)]
         self.zone = Authority(ZONE.format(second=self.hosts[1]))
         self.below = Authority("sub.test. 900 SOA ns.sub.test. h.sub.test. 1 2 3 4 300\nx.sub.test. 300 A 192.0.2.8\n")
-        self.servers = [
-            Nameserver(script, host, 53) for script, host in zip((self.zone, self.below), self.hosts, strict=True)
-        ]
+        self.servers = [Nameserver(self.zone, self.hosts[0], 53), Nameserver(self.below, self.hosts[1], 53)]
         self.counters = memoryview(bytearray(8 * codes.COUNTERS)).cast("Q")
         self.path = ShortPath(0, self.counters, bytearray(64 + 320 * 16), bytearray(1 << 18), "box")
         self.path.set_facts(rulesets.everyone(special=False))
@@ -126,6 +124,8 @@ class Office:
         self.flights = Flights(
             self.path, self.upstream, self.counters, self.now_ms, self.path.send, self.resolver, shortcut=self.shortcut
         )
+        if short:
+            self.path.journey = self.flights.journey
         self.server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.server.bind(("127.0.0.1", 0))
         self.misses = 0
@@ -208,16 +208,16 @@ def make() -> Iterator[Callable[..., Office]]:
 
 PLAIN = [
     ("a.test", "A"), ("mAnY.tEsT", "A"), ("text.test", "TXT"), ("mail.test", "MX"), ("a.test", "AAAA"),
-    ("no.test", "A"), ("test", "SOA"), ("er.test", "TXT"),
+    ("no.test", "A"), ("test", "SOA"), ("er.test", "TXT"), ("deep.er.test", "A"),
 ]  # fmt: skip
 OTHERS = [
-    ("alias.test", "A"), ("x.sub.test", "A"), ("deep.er.test", "A"), ("a.test", "DS"), ("a.test", "ANY"),
+    ("alias.test", "A"), ("x.sub.test", "A"), ("none.of.these.test", "A"), ("a.test", "DS"), ("a.test", "ANY"),
     ("y.sub.test", "A"), ("alias.test", "CNAME"), ("none.test", "A"),
 ]  # fmt: skip
 
 
 def test_a_client_gets_the_same_octets_by_either_way(make: Callable[..., Office]) -> None:
-    """One question to the authority, no miss where the answer is plain; bytes and number of questions as without it."""
+    """The octets and the number of questions are those without it; nothing leaves the compiled path, journeys neither."""
     short, long = make(), make(short=False)
     for number, (name, qtype) in enumerate((*PLAIN, *OTHERS)):
         for words in ({}, {"do": True}, {"cd": True}):
@@ -228,7 +228,9 @@ def test_a_client_gets_the_same_octets_by_either_way(make: Callable[..., Office]
             after = [len(office.zone.asked) + len(office.below.asked) for office in (short, long)]
             assert after[0] - before[0] == after[1] - before[1], (name, qtype, words)
             if number < len(PLAIN) and not words:
-                assert short.misses == misses and short.path.cache.stored == asked + 1 and after[0] == before[0] + 1
+                assert short.path.cache.stored == asked + 1 and after[0] == before[0] + max(1, name.count("."))
+            if not words and qtype != "CNAME":
+                assert short.misses == misses, (name, qtype)
     for (name, rtype), entry in long.cache._entries.items():
         assert short.cache._entries[name, rtype].value == entry.value
     assert short.path.under_way == 0 and not short.shortcut.busy and short.path.flights.waiting == 0
@@ -277,7 +279,8 @@ def test_what_is_not_plain_is_not_asked_twice(make: Callable[..., Office], chang
     assert said[0].rcode() == said[1].rcode() and said[0].answer == said[1].answer
     asked = [(office.zone.asked, office.below.asked) for office in offices]
     assert asked[0] == asked[1]
-    assert offices[0].misses == 0 and offices[0].path.under_way == 0 and len(offices[0].flights) == 0
+    assert offices[0].misses == 0 and not offices[0].shortcut.busy
+    assert offices[0].path.under_way == 0 and len(offices[0].flights) == 0
 
 
 def test_a_forged_answer_is_not_taken(make: Callable[..., Office]) -> None:
@@ -340,10 +343,12 @@ def test_identical_questions_share_one_and_each_question_has_its_port(make: Call
     ports = [port for _, _, port in office.servers[0].questions]
     assert len(set(ports)) >= len(ports) - 2 >= 19  # the kernel may draw one twice
     assert len(office.path.lanes.free) == office.path.lanes.size and not any(office.path.lanes.servers)
-    office.shortcut.enter(names.from_text("many.test"), 1)
-    assert office.shortcut.begin(names.from_text("many.test"), 1, False, False, office.now_ms()) is None
-    office.shortcut.leave(names.from_text("many.test"), 1)
-    assert office.shortcut.begin(names.from_text("many.test"), 1, False, False, office.now_ms()) is not None
+    many = names.from_text("many.test")
+    office.shortcut.enter(many, 1)
+    client = office.send("many.test")
+    assert office.answer(client) and office.misses == 1
+    office.shortcut.leave(many, 1)
+    assert not office.shortcut.is_busy(many, 1)
 
 
 def test_what_is_denied_or_failed_is_not_asked(make: Callable[..., Office]) -> None:
