@@ -48,7 +48,7 @@ cdef class Shortcut:
     cdef public Config _config
     cdef public dict _zones
     cpdef bint is_busy(self, bytes sname, int qtype) except? -1
-    @cython.locals(cache=RRCache, validator=Validator, validates=bint, signed=bint, cut=Delegation)
+    @cython.locals(cache=RRCache, validator=Validator, signed=bint, cut=Delegation)
     cpdef Start begin(self, bytes sname, int qtype, bint do, bint cd, long long now_ms)
     @cython.locals(
         cache=RRCache, infra=Infra, config=Config, validator=Validator, validates=bint, signed=bint, qname=bytes,

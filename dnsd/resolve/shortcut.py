@@ -118,8 +118,7 @@ class Shortcut:
     def begin(self, sname: bytes, qtype: int, do: bool, cd: bool, now_ms: int) -> Start | None:
         """Whom to ask for a name (lower case) and type; None when that takes more thought. `now_ms` is monotonic."""
         cache, validator = self._cache, self.resolver.validator
-        validates = validator is not None and not cd
-        signed = do or self._config.dnssec or validates
+        signed = do or self._config.dnssec or (validator is not None and not cd)
         if qtype in _APART:
             return None
         if cache.failed(sname, qtype, now_ms) is not None or cache.failed(sname, qtype | BOGUS_BIT, now_ms) is not None:
@@ -131,9 +130,10 @@ class Shortcut:
         cut = cache.delegation(sname)
         if cut is None or cut.zone == names.ROOT:
             return None
-        if validates and not validator.looks_away(sname, cache.now):  # type: ignore[union-attr]
-            # What was proven of other names may answer it (RFC 8198), and the whole question is not asked here.
-            if not self._config.qname_minimisation or validator.denied(sname, qtype, cache.now) is not None:  # type: ignore[union-attr]
+        if validator is not None and not cd and not validator.looks_away(sname, cache.now):
+            # The whole question is a generator's, and what was proven of other names may answer it (RFC 8198).
+            unknown = self._config.qname_minimisation and validator.denied(sname, qtype, cache.now) is None
+            if not unknown:
                 return None
         return self._ask(sname, qtype, do, cd, cut, cut.zone, 0, now_ms, now_ms)
 
