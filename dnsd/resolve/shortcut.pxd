@@ -32,6 +32,8 @@ cdef class Journey:
     cdef public object question
     cdef public Ask ask
     cdef public Outcome outcome
+    cdef public object fault
+    cpdef object go_on(self, Reply reply)
 
 @cython.final
 cdef class _Zone:

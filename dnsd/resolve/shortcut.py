@@ -26,6 +26,7 @@ from dnsd.resolve.upstreams import Server
 # Asked elsewhere than at the zone itself, answered otherwise than by their RRset, or part of the proof of others.
 _APART = frozenset((24, 30, 39, 41, 43, 46, 47, 50, *range(128, 256)))
 _ZONES = 1024
+FAULT = "a fault of this server, which its log tells of"
 _LONGEST_MS = 1500  # for all steps; a generator's question has to end in time, too (`budget`)
 
 
@@ -57,24 +58,28 @@ class Start:
 
 
 class Journey:
-    """A resolution on its way: what it asks for next, or its outcome. Whoever has the reply goes on with it."""
+    """A resolution on its way: what it asks for next, or its outcome. Whoever has the reply goes on with it.
+
+    A fault of ours is an outcome, too, for those who wait; `fault` is for whoever writes the log.
+    """
 
     def __init__(self, question: Generator[Ask, Reply, Outcome]) -> None:
         self.question = question
         self.ask: Ask | None = None
         self.outcome: Outcome | None = None
-        try:
-            self.ask = next(question)
-        except StopIteration as stop:
-            self.outcome = stop.value
+        self.fault: Exception | None = None
+        self.go_on(None)
 
-    def go_on(self, reply: Reply) -> None:
-        """This has become of `ask`."""
+    def go_on(self, reply: Reply | None) -> None:
+        """This has become of `ask` (None: there was none yet)."""
         self.ask = None
         try:
-            self.ask = self.question.send(reply)
+            self.ask = self.question.send(reply)  # type: ignore[arg-type]
         except StopIteration as stop:
             self.outcome = stop.value
+        except Exception as fault:
+            self.outcome = Outcome(None, codes.EDE_OTHER, FAULT)
+            self.fault = fault
 
 
 @dataclasses.dataclass

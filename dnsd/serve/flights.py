@@ -18,7 +18,7 @@ from dnsd.resolve.anchors import Anchors
 from dnsd.resolve.forwarded import Upstream as Over
 from dnsd.resolve.forwarder import UDP, Ask, Outcome, Reply, Tried, first_patience_ms, forward, query
 from dnsd.resolve.resolver import Resolver
-from dnsd.resolve.shortcut import Journey, Shortcut
+from dnsd.resolve.shortcut import FAULT, Journey, Shortcut
 from dnsd.resolve.upstreams import FAILOVER, FASTEST, RACE, SPREAD, Server, Servers
 from dnsd.serve.handoff import Retry
 from dnsd.serve.realms import Belongings
@@ -33,7 +33,6 @@ ROUTES = 256  # forward entries that are looked through
 RELAYING = 32  # forward entries of which answers are remembered by RRset
 PROBE_MS = 2000  # how long a probe waits
 WAYS = {FAILOVER: 0, SPREAD: 1, FASTEST: 2, RACE: 3}  # as `serve.flightpath` wants them
-_FAULT = "a fault of this server, which its log tells of"
 _ANSWERS = frozenset((codes.RCODE_NOERROR, codes.RCODE_NXDOMAIN, codes.RCODES["YXDOMAIN"]))
 
 
@@ -250,10 +249,9 @@ class Flights:
         if ask is None:
             assert journey.outcome is not None
             self._land(miss.key, journey.outcome)
+            if journey.fault is not None:
+                raise journey.fault  # the worker writes it into its log and goes on
             return
-        except Exception:
-            self._land(miss.key, Outcome(None, codes.EDE_OTHER, _FAULT))
-            raise
         if self._shortcut is not None and route.kind == "recurse":
             flight.counted = True
             self._shortcut.enter(miss.sname, miss.qtype)
@@ -391,8 +389,12 @@ class Flights:
         """Go on with a flight whose first try the compiled path has made."""
         for server in self._answers.silent():  # who was in the race for it comes last
             self._servers.failed(server, self._now_ms())
+        fault: Exception | None = None
         for miss in retry.misses:
-            self.take(miss, retry)
+            try:
+                self.take(miss, retry)
+            except Exception as error:
+                fault = error
         flight = self._flights.get(retry.misses[0].key)
         if flight is None:
             self._answers.landed(retry.flight)
@@ -400,6 +402,8 @@ class Flights:
             flight.handed.append(retry.flight)
         if retry.journey is None and retry.tried is None:
             self._answers.forget_routes()
+        if fault is not None:
+            raise fault  # once everybody has been seen to
 
     def refuse(self, retry: Retry, text: str) -> None:
         """SERVFAIL to all who wait; for a worker that leaves."""
@@ -430,7 +434,7 @@ class Flights:
             self._land(key, stop.value)
             return
         except Exception:
-            self._land(key, Outcome(None, codes.EDE_OTHER, _FAULT))
+            self._land(key, Outcome(None, codes.EDE_OTHER, FAULT))
             raise  # the worker writes it into its log and goes on
         self._send(key, flight, ask)
 

@@ -255,11 +255,7 @@ class ShortPath(FlightPath):
             return True
         if self.shortcut is not None:
             self.shortcut.clock(self.now)
-        try:
-            journey.go_on(Reply(wire, self.mono_ms, error))
-        except Exception:
-            self.handoff.journey(f, None, None)  # a fault of ours: from the beginning, where nothing is held up by it
-            raise
+        journey.go_on(Reply(wire, self.mono_ms, error))
         self.advance(f, journey)
         return True
 
@@ -272,11 +268,7 @@ class ShortPath(FlightPath):
             self.handoff.journey(f, None, tried)
             return
         self.starts[f] = None
-        try:
-            journey = self.journey(start.sname, start.qtype, start.do, start.cd, self.callers[f], start.begun_ms, tried)
-        except Exception:
-            self.handoff.journey(f, None, None)
-            raise
+        journey = self.journey(start.sname, start.qtype, start.do, start.cd, self.callers[f], start.begun_ms, tried)
         self.journeys[f] = journey
         self.advance(f, journey)
 

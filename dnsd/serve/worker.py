@@ -307,8 +307,14 @@ class Worker:
         self._hotpath.drain(-1)
 
     def _take_handed(self) -> None:
+        fault: Exception | None = None
         for retry in self._hotpath.handed():
-            self._flights.resume(retry)
+            try:
+                self._flights.resume(retry)
+            except Exception as error:
+                fault = error
+        if fault is not None:
+            raise fault
 
     def _stream(self, message: bytes, client: bytes, connection: Connection) -> bytes | None:
         misses = self._hotpath.misses

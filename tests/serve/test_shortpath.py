@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import dns.flags
 import dns.message
@@ -18,10 +18,11 @@ from controller.compiler import compile_table
 from controller.ruleset import Forward
 from dnsd.contract import codes, names
 from dnsd.resolve.config import Config
+from dnsd.resolve.forwarder import UDP, Ask, Outcome, Reply
 from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.rrcache import Delegation, RRCache
-from dnsd.resolve.rrsets import at_or_below
-from dnsd.resolve.shortcut import Shortcut
+from dnsd.resolve.rrsets import at_or_below, question
+from dnsd.resolve.shortcut import Journey, Shortcut
 from dnsd.serve.chance import Chance
 from dnsd.serve.flights import Flights
 from dnsd.serve.loop import Loop
@@ -398,3 +399,21 @@ def test_mutated_replies_break_nothing(make: Callable[..., Office]) -> None:
     assert all(at_or_below(name, TEST) for name, _ in office.cache._entries), seed
     assert all(at_or_below(zone, TEST) for zone in office.cache._delegations), seed
     assert office.path.under_way == 0
+
+
+def test_a_fault_of_ours_is_answered_and_told(make: Callable[..., Office]) -> None:
+    """A resolution that raises after its first question: SERVFAIL at once, nothing is held up, and the worker hears of it."""
+    office = make()
+
+    def broken(*words: object, **more: object) -> Generator[Ask, Reply, Outcome]:
+        yield Ask((office.hosts[0], 53), question(names.from_text("a.test"), 43, 1232, True), UDP, 500, fresh=True)
+        raise ValueError("a fault")
+
+    office.path.journey = lambda *words: Journey(broken())
+    clients = [office.send("a.test", "DS") for _ in range(2)]
+    with pytest.raises(ValueError, match="a fault"):
+        office.answer(clients[0])
+    assert [dns.message.from_wire(client.recv(4096)).rcode() for client in clients] == [2, 2]
+    assert office.path.under_way == 0
+    office.path.journey = office.flights.journey
+    assert office.ask("a.test").rcode() == 0 and len(office.flights) == 0
