@@ -239,7 +239,7 @@ def zone(name: str | None, edit: bool, served: bool, only_path: bool, folder: pa
     \b
     Example: nexoraldns lab zone farm.lab --edit
              nexoraldns lab zone bogus.lab --served
-    Exit codes: 0 shown, 2 there is no lab.
+    Exit codes: 0 shown or saved, 1 what was saved is not served: it says why, 2 there is no lab, or no editor.
     """
     from controller.lab import world, zonefiles
 
@@ -256,12 +256,38 @@ def zone(name: str | None, edit: bool, served: bool, only_path: bool, folder: pa
     if only_path:
         click.echo(str(place))
     elif edit and not served:
-        click.edit(filename=str(place))
+        _edit(place, found)
     else:
         try:
             click.echo(place.read_text(encoding="utf-8"), nl=False)
         except OSError as error:
             fail(f"lab: {place}: cannot be read: {error.strerror}")
+
+
+def _edit(place: pathlib.Path, zone: str) -> None:
+    """Let somebody edit a zone's text, and say here, not in the terminal of `lab up` alone, what is wrong with it."""
+    from controller.lab import signing, zonefiles
+
+    try:
+        before = place.read_bytes()
+        click.edit(filename=str(place))
+        data = place.read_bytes()
+    except click.ClickException as error:
+        fail(f"lab: {error.message}; set EDITOR to an editor of yours")
+    except OSError as error:
+        fail(f"lab: {place}: cannot be read: {error.strerror}")
+    if data == before:
+        click.echo("nothing was changed")
+        return
+    try:
+        text = data.decode()
+        marks = zonefiles.marks(text, short(place))
+        signing.served(zone, text, marks, None, {}, 1, 0, short(place))
+    except (zonefiles.ZoneError, UnicodeDecodeError) as error:
+        click.echo(f"nexoraldns: lab: {error}", err=True)
+        click.echo("  what was served before is served on; edit it again", err=True)
+        raise SystemExit(1) from None
+    click.echo(f"saved; a lab that is up serves it at once: nexoraldns lab trace {zone} SOA")
 
 
 @command.command("trace", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})

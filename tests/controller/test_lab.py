@@ -13,7 +13,9 @@ import time
 import dns.name
 import dns.zone
 import pytest
+from click.testing import CliRunner
 
+from controller.cli import lab
 from controller.lab import place, signing, world, zonefiles
 from controller.lab.laboratory import Laboratory
 from controller.lab.zonefiles import ZoneError
@@ -155,3 +157,24 @@ def test_one_lab_in_a_folder(tmp_path: pathlib.Path) -> None:
     again = place.Claim(tmp_path)
     assert again.before() == BASE
     again.release()
+
+
+@pytest.mark.parametrize(
+    ("editor", "code", "words"),
+    [
+        ("true", 0, "nothing was changed"),
+        ("sed -i s/www/web/", 0, "saved; a lab that is up serves it at once"),
+        ("sed -i 's/SOA/SOX/'", 1, "farm.lab.zone:"),
+        ("truncate -s 0", 1, "no SOA record"),
+        ("false", 2, "set EDITOR to an editor of yours"),
+        ("no-such-editor", 2, "set EDITOR to an editor of yours"),
+    ],
+)
+def test_who_edits_a_zone_hears_of_a_mistake(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, editor: str, code: int, words: str
+) -> None:
+    """What is wrong with a zone is said where it was edited, not in the terminal of the lab alone."""
+    monkeypatch.setenv("EDITOR", editor)
+    monkeypatch.delenv("VISUAL", raising=False)
+    done = CliRunner().invoke(lab.command, ["zone", "farm.lab", "--edit", "--folder", str(folder)])
+    assert (done.exit_code, words in done.output) == (code, True), done.output
