@@ -221,6 +221,17 @@ def test_status_text(api: tuple[dict[str, Any], str]) -> None:
     assert "generation 7" in ran.stdout and "1,234" in ran.stdout and "12 queries: 3 blocked" in ran.stdout
 
 
+def test_status_shows_trust_anchors(api: tuple[dict[str, Any], str]) -> None:
+    """Each key by zone and tag with its state (RFC 5011) and since when; why the last look at them failed."""
+    snapshot, config = api
+    row = {"zone": ".", "tag": 20326, "algorithm": 8, "state": "valid", "since": 1790000000, "trusted_from": 0}
+    new = {**row, "tag": 38696, "state": "addpend", "trusted_from": 1792592000, "failure": "no server answers"}
+    snapshot["nodes"][0]["anchors"] = [row, new]
+    shown = run("status", "--config", config).stdout
+    assert ". key 20326: valid, since 2026-09-21\n" in shown
+    assert ". key 38696: addpend, trusted from 2026-10-21 no server answers" in shown
+
+
 def test_status_of_a_refusal(api: tuple[dict[str, Any], str]) -> None:
     """A refused newest revision is shown with its words, and so is a worker that is behind: exit code 1."""
     snapshot, config = api

@@ -292,6 +292,19 @@ def test_upstream_servers_are_shown_as_the_workers_found_them() -> None:
     assert f'nexoraldns_upstream_rtt_seconds{{node="{node}",server="192.0.2.1"}} 0.0123' in metrics
 
 
+def test_trust_anchors_are_shown_by_key_and_state() -> None:
+    """The page has a row for each key: since when, or from when on it is trusted, and what is wrong."""
+    snapshot = status_snapshot.office(NOW)
+    row = {"zone": ".", "tag": 20326, "algorithm": 8, "state": "valid", "since": 1790000000, "trusted_from": 0}
+    snapshot["nodes"][0]["anchors"] = [
+        row, {**row, "tag": 38696, "state": "addpend", "trusted_from": 1792592000},
+        {**row, "tag": 1, "state": "revoked", "failure": "no <server> answers"},
+    ]  # fmt: skip
+    page = client(snapshot).get("/live").text
+    for words in ("20326", "since 2026-09-21", "addpend", "trusted from 2026-10-21", "revoked: no &lt;server&gt; answers"):
+        assert words in page
+
+
 def test_explain_by_form() -> None:
     """The form's question is answered; a bad name is 400 with its sentence; without rules it says what to use."""
     def answer(name: str, qtype: str, asker: str) -> str:

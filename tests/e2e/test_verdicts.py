@@ -121,7 +121,8 @@ def test_a_flood_below_a_signed_zone_stays_at_home(lan: tuple[Lan, int, pathlib.
         label = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz0123456789-", k=10)).strip("-")
         response = ask(office.dns, f"{label}.{('lab', 'farm.lab', 'shop')[number % 3]}", "A")
         assert response.rcode() == dns.rcode.NXDOMAIN and response.flags & dns.flags.AD
-    assert asked() - begun < 60
+    count = asked() - begun
+    assert 0 < count < 60, count
 
 
 @pytest.mark.parametrize(("text", "rtype", "finds"), [

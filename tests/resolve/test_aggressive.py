@@ -38,7 +38,7 @@ def free(play: Play, text: str, rtype: str = "A") -> dns.message.Message:
     return response
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_every_verdict_is_the_same_whatever_was_asked_before(seed: int) -> None:
     """The validator's whole table in random order, thrice over: state, EDE and rcode as without."""
     play, chance = player(), random.Random(seed)
@@ -61,13 +61,13 @@ def test_every_verdict_is_the_same_whatever_was_asked_before(seed: int) -> None:
 
 @pytest.mark.parametrize("apex", ["good.test", "hash.test", "salt.test"])
 def test_a_flood_of_names_costs_a_question_for_each_gap(apex: str) -> None:
-    """300 random names below a signed zone: no more questions than it has NSEC or NSEC3 records; each proven whole."""
+    """120 random names below a signed zone: no more questions than it has NSEC or NSEC3 records; each proven whole."""
     play, chance = player(), random.Random(7)
     play.ask(f"www.{apex}")
     zone = next(zone for zone in shared().servers[LEAF].zones if zone.apex.to_text() == f"{apex}.")
     gaps = sum(rtype in (NSEC, NSEC3) for _, rtype in zone.rrsets)
     begun = play.asks
-    for _ in range(300):
+    for _ in range(120):
         text = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=8))
         response = answer(play, f"{text}.{apex}" if chance.random() < 0.7 else f"deep.{text}.{apex}")
         assert response.rcode() == dns.rcode.NXDOMAIN and response.flags & dns.flags.AD
