@@ -618,7 +618,7 @@ class FlightPath(LatePath):
             return 0
         keep = r.ttl
         ttl = keep if keep < self.max_ttl else self.max_ttl
-        if keep > 0 and ttl < self.min_ttl:
+        if keep > 0 and ttl < self.min_ttl and ours == 0:  # our own TTLs are what is left of bounded ones
             ttl = self.min_ttl
         self.kept = 1 if ttl > 0 else 0
         rcode = (r.rcode & 65535) | ((r.authentic & ours) << 16)

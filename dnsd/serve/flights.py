@@ -79,8 +79,10 @@ class Answers(Protocol):
     def overdue(self, miss: Any, failed: bool) -> bytes | None:
         """The client's answer from what is past its time (RFC 8767); None when there is none."""
 
-    def store(self, miss: Any, response: bytes, ede: int = codes.EDE_NONE, text: str = "") -> None:
-        """Remember a response, and the Extended DNS Error that goes with it."""
+    def store(
+        self, miss: Any, response: bytes, ede: int = codes.EDE_NONE, text: str = "", bounded: bool = False
+    ) -> None:
+        """Remember a response, and the Extended DNS Error that goes with it. `bounded`: its TTLs are what is left."""
 
     def forget_routes(self) -> None:
         """Ask again which server is first (`serve.flightpath`)."""
@@ -108,6 +110,7 @@ class _Flight:
     misses: list[Miss]
     late: bool = False  # has been under way for so long that an answer past its time is better than none
     counted: bool = False  # whether `Shortcut.busy` counts it
+    bounded: bool = False  # whether a resolver's memory has bounded the TTLs
     handed: list[int] = dataclasses.field(default_factory=list)  # numbers of the compiled path's flights
 
 
@@ -244,6 +247,7 @@ class Flights:
         if journey is None:
             journey = Journey(question)
         flight = self._flights[miss.key] = _Flight(journey.question, miss, [miss])
+        flight.bounded = route.kind == "recurse" or bool(route.dnssec and self._over is not None)
         self.askers += 1
         ask = journey.ask
         if ask is None:
@@ -450,7 +454,7 @@ class Flights:
             if not (failed and self._comforted(miss, True)):
                 self._reply(miss, outcome)
         if outcome.response is not None and not outcome.fleeting:  # the clients first
-            self._answers.store(flight.first, outcome.response, outcome.ede, outcome.text)
+            self._answers.store(flight.first, outcome.response, outcome.ede, outcome.text, flight.bounded)
 
     def _reply(self, miss: Miss, outcome: Outcome) -> None:
         if miss.fd != NOBODY:

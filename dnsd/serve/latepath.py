@@ -115,15 +115,20 @@ class LatePath(HotPath):
             return None
         return bytes(memoryview(self.stream_responder.out_buffer)[:length])
 
-    def store(self, miss: Miss, response: bytes, ede: int = EDE_NONE, text: str = "") -> None:
-        """Remember a raw upstream answer, when it is one that may be (once per flight), and what is to be said of it."""
+    def store(
+        self, miss: Miss, response: bytes, ede: int = EDE_NONE, text: str = "", bounded: bool = False
+    ) -> None:
+        """Remember a raw upstream answer, when it is one that may be (once per flight), and what is to be said of it.
+
+        `bounded`: its TTLs are what is left of bounded ones; `min_ttl` was heeded, and may not count twice.
+        """
         try:
             answer = read(response)
         except FormError:
             return
         if answer.truncated or answer.ttl <= 0:
             return
-        ttl = max(self.min_ttl, min(answer.ttl, self.max_ttl))
+        ttl = max(0 if bounded else self.min_ttl, min(answer.ttl, self.max_ttl))
         if ttl <= 0:
             return
         bits = int(miss.do) | int(miss.cd) << 1

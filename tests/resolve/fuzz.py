@@ -213,6 +213,13 @@ def _remembers_no_lie(world: World, known: set[tuple[bytes, int]]) -> None:
             assert all(addresses == ("1.0.0.9",) for _, addresses in cut.glue)
 
 
+def _end_of_name(rdata: bytes) -> int:
+    at = 0
+    while rdata[at]:
+        at += 1 + rdata[at]
+    return at + 1
+
+
 def message(seed: int) -> None:
     """One hostile message for every reader; AssertionError when it does anything but be read or refused."""
     chance = random.Random(seed)
@@ -228,6 +235,8 @@ def message(seed: int) -> None:
             for rrset in (*found.answer, *found.authority, *found.additional):  # type: ignore[union-attr]
                 assert len(rrset.owner) <= names.MAX_NAME and rrset.owner == names.lower(rrset.owner)
                 assert rrset.rdatas and 0 <= rrset.ttl < 2**31
+                if rrset.rtype in (2, 5, 12, 39):  # a name and nothing else: the walk goes on with it
+                    assert all(_end_of_name(rdata) == len(rdata) for rdata in rrset.rdatas)
     codes.rcode_name(wire[3] & 15 if len(wire) > 3 else 0)
 
 

@@ -263,7 +263,7 @@ class Wired(worlds.World):
             resolver["prefer"] = {4: "ipv4", 6: "ipv6"}.get(int(self.config["prefer"]), "any")
         document = {
             "listen": [f"{_NODE[0]}:{_NODE[1]}"], "workers": 1, "state": "state", "resolver": resolver,
-            "cache": {"size": "4MiB"}, "clients": {"cookies": False},
+            "cache": {"size": "4MiB", "min_ttl": f"{self.min_ttl}s"}, "clients": {"cookies": False},
         }  # fmt: skip
         return load(document, str(self._folder), {})
 

@@ -282,6 +282,7 @@ class World:
         }  # fmt: skip
         self.root = ["1.0.0.1"]
         self.special: frozenset[bytes] = frozenset()
+        self.min_ttl = 0
         self.slack_s = 0  # by how much time may pass by itself (`wired`)
         self._chance = random.Random(seed)
         self._resolver: Resolver | None = None
@@ -294,7 +295,7 @@ class World:
         if self._resolver is None:
             config = Config(**self.config, special=self.special)  # type: ignore[arg-type]
             hints = hints_of.from_pairs([("ns.root", tuple(self.root))])
-            self._resolver = Resolver(config, hints, self._chance.randrange, RRCache(1 << 20), Infra())
+            self._resolver = Resolver(config, hints, self._chance.randrange, RRCache(1 << 20, self.min_ttl), Infra())
         return self._resolver
 
     def host(self, address: str) -> Host:
@@ -438,6 +439,8 @@ def _config(world: World, words: list[str], below: list[str]) -> None:
             world.root = value.split(",")
         elif key == "special":
             world.special = frozenset(names.from_text(name) for name in value.split(","))
+        elif key == "min_ttl":
+            world.min_ttl = int(value)
         elif key == "prefer":
             world.config[key] = int(value)
         else:

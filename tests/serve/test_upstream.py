@@ -219,7 +219,7 @@ class FakeAnswers:
         """A readable answer."""
         return b"%d:" % miss.client + (b"ok" if response else b"%d %s" % (ede, text.encode()))
 
-    def store(self, miss: Any, response: bytes, ede: int = -1, text: str = "") -> None:
+    def store(self, miss: Any, response: bytes, ede: int = -1, text: str = "", bounded: bool = False) -> None:
         """Note it."""
         self.stored.append(response)
 
