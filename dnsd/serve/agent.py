@@ -143,7 +143,7 @@ class Agent:
             self,
             self._log,
         )
-        running = [asyncio.create_task(self._link.run()), asyncio.create_task(self._reports())]
+        running = [asyncio.create_task(each) for each in (self._link.run(), self._reports(), self._beats())]
         stopped = asyncio.create_task(self._stopped.wait())
         done, _ = await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
         self._addresses.stop()
@@ -153,7 +153,7 @@ class Agent:
             task.cancel()
         for task in done:
             if task is not stopped:
-                task.result()  # neither ever returns: this raises what ended it
+                task.result()  # none ever returns: this raises what ended it
         return 0
 
     def _watch_supervisor(self) -> None:
@@ -426,6 +426,12 @@ class Agent:
     def _rows(self) -> list[dict[str, Any]]:
         serving = self._current.digest if self._current else ""
         return self._workers.rows(lambda local: self._generations.get(local, local), serving)
+
+    async def _beats(self) -> None:
+        """Tell the supervisor that this loop turns; what takes long is done in threads."""
+        while True:
+            self._shared.agent_beat[0] = time.monotonic_ns() // 1_000_000
+            await asyncio.sleep(REPORT_S)
 
     async def _reports(self) -> None:
         while True:

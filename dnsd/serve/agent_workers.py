@@ -31,6 +31,7 @@ class Shared(Protocol):
     """What the agent uses of `serve.shared.SharedMemory`."""
 
     committed: memoryview
+    agent_beat: memoryview
 
     def facts_write(self, data: bytes) -> int: ...
     def facts_read(self) -> bytes: ...

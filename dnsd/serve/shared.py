@@ -6,6 +6,7 @@ what the counters, the decisions or the facts mean.
 
     0      u64 committed generation (writer: agent)
     8      u64 version of the facts (writer: agent)
+    16     u64 the agent's heartbeat, monotonic ms (writer: agent; supervisor: 0 when it forks one)
     64     two halves of 64 KiB for the facts: u32 length, u32 CRC-32, bytes
     ...    per slot: u64 state, pid, generation, heartbeat ms; 32 bytes digest
     ...    per slot: u64 counters, `codes.COUNTERS` of them
@@ -56,6 +57,7 @@ class SharedMemory:
         self.committed: memoryview = view[0:8].cast("Q")
         self.watched: memoryview = view[0:16].cast("Q")  # committed generation, version of the facts
         self._version: memoryview = view[8:16].cast("Q")
+        self.agent_beat: memoryview = view[16:24].cast("Q")
         self._halves = [view[_FACTS_AT + i * FACTS_BYTES : _FACTS_AT + (i + 1) * FACTS_BYTES] for i in range(2)]
         self._words: list[memoryview] = []
         self._digests: list[memoryview] = []

@@ -31,6 +31,7 @@ QUICK_DEATH_MS = 1000  # a worker that lives shorter than this may be in a crash
 BACKOFF_MS = (50, 500)  # first and longest pause of a crash loop
 AGENT_BACKOFF_MS = (100, 5000)
 SILENT_MS = 5000  # without a heartbeat a worker is stuck and is killed
+AGENT_SILENT_MS = 60_000  # workers serve on without it, and a slow disk may hold it up: there is no hurry
 STOP_MS = 4000  # after SIGTERM; what is left then is killed
 _LOOK_MS = 1000
 _RESEND_MS = 20  # a worker that did not take a message
@@ -261,6 +262,10 @@ class Supervisor:
                 if silent_ms > SILENT_MS:
                     self._log.error("a worker is stuck and is replaced", slot=child.slot, pid=child.pid, ms=silent_ms)
                     _signal(child.pid, signal.SIGKILL)
+        beat_ms = int(self._shared.agent_beat[0])  # 0: it is still beginning
+        if self._agent.pid and beat_ms and now - beat_ms > AGENT_SILENT_MS:
+            self._log.error("the agent is stuck and is replaced", pid=self._agent.pid, ms=now - beat_ms)
+            _signal(self._agent.pid, signal.SIGKILL)
         if self._orphans:
             self._orphans = [process for process in self._orphans if start_time(process.pid) == process.started]
             if all(self._shared.state(slot) == SERVING for slot in range(self._slots)):
@@ -327,6 +332,7 @@ class Supervisor:
         return worker.run(plan)
 
     def _fork_agent(self) -> None:
+        self._shared.agent_beat[0] = 0
         pid = self._fork()
         if pid == 0:
             self._be(self._agent_main)

@@ -86,6 +86,7 @@ def agent(settings: Settings, inherited: Any) -> int:
             socket.send_fds(inherited.workers[slot], [json.dumps(message).encode()], fds, socket.MSG_DONTWAIT)
 
     while True:
+        inherited.shared.agent_beat[0] = time.monotonic_ns() // 1_000_000
         path = folder / "table.json"
         wanted = json.loads(path.read_text()) if path.exists() else {}
         if wanted.get("generation", 0) > current.get("generation", 0):
@@ -129,6 +130,7 @@ def main() -> int:
     document = json.loads((folder / "settings.json").read_text())
     worker.WITHOUT_TABLE_MS = int(os.environ.get("NODE_WITHOUT_TABLE_MS", "5000"))
     supervisor.SILENT_MS = int(os.environ.get("NODE_SILENT_MS", "5000"))
+    supervisor.AGENT_SILENT_MS = int(os.environ.get("NODE_AGENT_SILENT_MS", "60000"))
 
     def hotpath(slot: int, *rest: Any) -> Any:
         if (folder / f"crash-{slot}").exists():

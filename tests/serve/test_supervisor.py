@@ -135,6 +135,20 @@ def test_a_stuck_worker_is_killed_and_replaced(tmp_path: pathlib.Path) -> None:
         made.until(lambda: not alive(victim) and victim not in made.pids("worker"))
 
 
+def test_a_stuck_agent_is_killed_and_replaced(tmp_path: pathlib.Path) -> None:
+    """An agent whose loop does not turn any more is replaced, workers serve on meanwhile, and its successor is heard."""
+    with node(tmp_path) as made:
+        made.publish()
+        made.start(NODE_AGENT_SILENT_MS="1000")
+        (victim,) = made.pids("agent")
+        os.kill(victim, signal.SIGSTOP)
+        assert made.ask() == "10.0.0.1"
+        made.until(lambda: "the agent is stuck and is replaced" in made.log())
+        made.until(lambda: not alive(victim) and bool(made.pids("agent")) and victim not in made.pids("agent"))
+        made.publish("10.0.0.2")
+        made.until(lambda: all(made.ask() == "10.0.0.2" for _ in range(12)))
+
+
 def test_workers_outlive_the_supervisor_and_leave_when_another_is_up(served: Node) -> None:
     """SIGKILL of the supervisor: answers go on, siblings included; a new one takes over and nothing is lost."""
     assert served.process is not None
