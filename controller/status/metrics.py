@@ -103,6 +103,7 @@ class _StatusCollector(Collector):
                 took.add_metric([name], whole(facts.get("change_ms")) / 1000)
         yield from (connected, generation, current, changes, took)
         yield from self.upstreams(snapshot)
+        yield from self.anchors(snapshot)
 
     def upstreams(self, snapshot: Mapping[str, Any]) -> Iterator[Metric]:
         labels = ["node", "server"]
@@ -117,6 +118,25 @@ class _StatusCollector(Collector):
                 if whole(row.get("rtt_us")):
                     time_.add_metric(values, whole(row.get("rtt_us")) / 1e6)
         yield from (ill, time_)
+
+    def anchors(self, snapshot: Mapping[str, Any]) -> Iterator[Metric]:
+        trusted = GaugeMetricFamily("nexoraldns_trust_anchor_trusted",
+                                    "1 for a key that DNSSEC validation begins with, 0 for one that waits or is revoked.",
+                                    labels=["node", "zone", "key"])  # fmt: skip
+        failing = GaugeMetricFamily("nexoraldns_trust_anchor_failing",
+                                    "1 when the last look at a trust anchor's keys was of no use (RFC 5011).",
+                                    labels=["node", "zone"])  # fmt: skip
+        for node in rows(snapshot.get("nodes")):
+            name = str(node.get("name") or node.get("node") or "node")
+            failures: dict[str, int] = {}
+            for row in rows(node.get("anchors")):
+                zone = str(row.get("zone", ""))
+                good = row.get("state") in ("valid", "missing", "configured")
+                trusted.add_metric([name, zone, str(row.get("tag", ""))], int(good))
+                failures[zone] = int(bool(row.get("failure")))
+            for zone, failed in failures.items():
+                failing.add_metric([name, zone], failed)
+        yield from (trusted, failing)
 
     def counters(self, snapshot: Mapping[str, Any]) -> Iterator[Metric]:
         counters = mapping(snapshot.get("counters"))

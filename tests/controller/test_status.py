@@ -293,14 +293,18 @@ def test_upstream_servers_are_shown_as_the_workers_found_them() -> None:
 
 
 def test_trust_anchors_are_shown_by_key_and_state() -> None:
-    """The page has a row for each key: since when, or from when on it is trusted, and what is wrong."""
+    """Page and metrics, for each key: since when, or from when on it is trusted, and what is wrong."""
     snapshot = status_snapshot.office(NOW)
     row = {"zone": ".", "tag": 20326, "algorithm": 8, "state": "valid", "since": 1790000000, "trusted_from": 0}
     snapshot["nodes"][0]["anchors"] = [
         row, {**row, "tag": 38696, "state": "addpend", "trusted_from": 1792592000},
         {**row, "tag": 1, "state": "revoked", "failure": "no <server> answers"},
     ]  # fmt: skip
-    page = client(snapshot).get("/live").text
+    browser = client(snapshot)
+    page, metrics, node = browser.get("/live").text, browser.get("/metrics").text, snapshot["nodes"][0]["name"]
+    for tag, good in (("20326", "1.0"), ("38696", "0.0"), ("1", "0.0")):
+        assert f'nexoraldns_trust_anchor_trusted{{key="{tag}",node="{node}",zone="."}} {good}' in metrics
+    assert f'nexoraldns_trust_anchor_failing{{node="{node}",zone="."}} 1.0' in metrics
     for words in ("20326", "since 2026-09-21", "addpend", "trusted from 2026-10-21", "revoked: no &lt;server&gt; answers"):
         assert words in page
 

@@ -9,6 +9,7 @@ import dns.message
 import dns.rdatatype
 
 from dnsd.contract import names
+from dnsd.resolve.aggressive import Denials
 from dnsd.resolve.config import Config
 from dnsd.resolve.forwarded import Upstream
 from dnsd.resolve.forwarder import Ask, Outcome, Reply, matches
@@ -26,7 +27,7 @@ class Forwarding:
 
     def __init__(self, *negative: str) -> None:
         self.upstream = Play(shared(), None)
-        validator = Validator(trust(shared(), *negative), 3600.0)
+        validator = Validator(trust(shared(), *negative), 3600.0, Denials())
         self.dead: set[tuple[str, int]] = set()
         self.spoil = lambda message: None
         known = Upstream((A, B), 800, FAILOVER, Servers())
