@@ -18,6 +18,7 @@ cdef class Start:
     cdef readonly int qtype
     cdef readonly bint do
     cdef readonly bint cd
+    cdef readonly bint away
     cdef readonly Delegation cut
     cdef readonly bytes qname
     cdef readonly int asked
@@ -50,18 +51,18 @@ cdef class Shortcut:
     cdef public Config _config
     cdef public dict _zones
     cpdef bint is_busy(self, bytes sname, int qtype) except? -1
-    @cython.locals(cache=RRCache, validator=Validator, signed=bint, cut=Delegation)
+    @cython.locals(cache=RRCache, validator=Validator, signed=bint, away=bint, cut=Delegation)
     cpdef Start begin(self, bytes sname, int qtype, bint do, bint cd, long long now_ms)
     @cython.locals(
-        cache=RRCache, infra=Infra, config=Config, validator=Validator, validates=bint, signed=bint, qname=bytes,
+        cache=RRCache, infra=Infra, config=Config, signed=bint, qname=bytes,
         servers=list, awake=list, server=tuple, cased=bytes, wire=bytes,
     )
     cdef Start _ask(
-        self, bytes sname, int qtype, bint do, bint cd, Delegation cut, bytes near, int asked, long long begun_ms,
+        self, bytes sname, int qtype, bint do, bint cd, bint away, Delegation cut, bytes near, int asked, long long begun_ms,
         long long now_ms,
     )
     @cython.locals(
-        cache=RRCache, config=Config, validator=Validator, validates=bint, signed=bint, message=Message,
+        cache=RRCache, config=Config, signed=bint, message=Message,
         finding=Finding, kept=tuple, rcode=int, sname=bytes, qname=bytes, zone=bytes, qtype=int,
     )
     cpdef object end(self, Start start, bytes reply, long long rtt_ms, long long now_ms)

@@ -34,14 +34,15 @@ _LONGEST_MS = 1500  # for all steps; a generator's question has to end in time, 
 class Start:
     """`wire` (id 0) goes to `server`, which is asked as an authority of `cut`; `cased` is the name in it.
 
-    `qname` is the whole name or, the `asked`th time, no more of it than the server needs to know (RFC 9156). The first
-    question was asked at `begun_ms`.
+    `away`: nobody's keys vouch for the name. `qname` is the whole name or, the `asked`th time, no more of it than the
+    server needs to know (RFC 9156). The first question was asked at `begun_ms`.
     """
 
     sname: bytes
     qtype: int
     do: bool
     cd: bool
+    away: bool
     cut: Delegation
     qname: bytes
     asked: int
@@ -135,12 +136,14 @@ class Shortcut:
         cut = cache.delegation(sname)
         if cut is None or cut.zone == names.ROOT:
             return None
-        if validator is not None and not cd and not validator.looks_away(sname, cache.now):
+        away = validator is None or cd or validator.looks_away(sname, cache.now)
+        if not away:
             # The whole question is a generator's, and what was proven of other names may answer it (RFC 8198).
+            assert validator is not None
             unknown = self._config.qname_minimisation and validator.denied(sname, qtype, cache.now) is None
             if not unknown:
                 return None
-        return self._ask(sname, qtype, do, cd, cut, cut.zone, 0, now_ms, now_ms)
+        return self._ask(sname, qtype, do, cd, away, cut, cut.zone, 0, now_ms, now_ms)
 
     def _ask(
         self,
@@ -148,6 +151,7 @@ class Shortcut:
         qtype: int,
         do: bool,
         cd: bool,
+        away: bool,
         cut: Delegation,
         near: bytes,
         asked: int,
@@ -156,8 +160,6 @@ class Shortcut:
     ) -> Start | None:
         """The walk's next question in a zone, when `near` is the longest name that is known to exist."""
         cache, infra, config = self._cache, self._infra, self._config
-        validator = self.resolver.validator
-        validates = validator is not None and not cd
         if not config.qname_minimisation:
             qname = sname
         else:
@@ -166,7 +168,7 @@ class Shortcut:
                 if qname == sname or not addresses.exists(qname, cache):
                     break
                 near = qname
-        if qname == sname and validates and not validator.looks_away(sname, cache.now):  # type: ignore[union-attr]
+        if qname == sname and not away:
             return None
         servers = self._servers(cut)
         if infra.knows_lame:
@@ -178,10 +180,10 @@ class Shortcut:
         if infra.is_peculiar(server, now_ms):
             return None
         cased = randomised(qname, self.resolver.chance) if config.case_randomisation else qname
-        signed = do or config.dnssec or validates
+        signed = do or config.dnssec or (self.resolver.validator is not None and not cd)
         wire = question(cased, qtype if qname == sname else codes.TYPE_A, config.edns_size, signed)
         patience_ms = infra.patience_ms(server)
-        return Start(sname, qtype, do, cd, cut, qname, asked, server, cased, wire, patience_ms, begun_ms)
+        return Start(sname, qtype, do, cd, away, cut, qname, asked, server, cased, wire, patience_ms, begun_ms)
 
     def end(self, start: Start, reply: bytes, rtt_ms: int, now_ms: int) -> bytes | Start | None:
         """What the generator would make of a reply: the response, or the next question; None when it has to look at it.
@@ -189,9 +191,8 @@ class Shortcut:
         Nothing at all (b"") when the reply is understood, and what comes next is the generator's.
         """
         sname, qtype, qname, zone = start.sname, start.qtype, start.qname, start.cut.zone
-        cache, config, validator = self._cache, self._config, self.resolver.validator
-        validates = validator is not None and not start.cd
-        signed = start.do or config.dnssec or validates
+        cache, config = self._cache, self._config
+        signed = start.do or config.dnssec or (self.resolver.validator is not None and not start.cd)
         try:
             message = parse(reply)
         except FormError:
@@ -214,8 +215,6 @@ class Shortcut:
             return None
         if len(kept) != 1 or kept[0].sigs:
             return None
-        if validates and not validator.looks_away(sname, cache.now):  # type: ignore[union-attr]
-            return None
         self._infra.answered(start.server, rtt_ms)
         self._infra.serves(start.server, zone)
         remember(cache, signed, sname, qtype, finding)
@@ -231,7 +230,8 @@ class Shortcut:
         following = None
         if now_ms - start.begun_ms < _LONGEST_MS:
             following = self._ask(
-                start.sname, start.qtype, start.do, start.cd, start.cut, start.qname, start.asked + 1, start.begun_ms, now_ms
+                start.sname, start.qtype, start.do, start.cd, start.away, start.cut, start.qname, start.asked + 1,
+                start.begun_ms, now_ms,
             )
         if finding.kind == scrub.NODATA:
             remember(self._cache, signed, start.qname, codes.TYPE_A, finding)

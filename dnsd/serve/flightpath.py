@@ -605,7 +605,7 @@ class FlightPath(LatePath):
     ) -> cython.int:
         """Put the answer to a flight's question into the cache; where it is there, 0 when it cannot be used.
 
-        `ours`: its AD bit is our own.
+        `ours`: its AD bit is our own, and its TTLs are bounded already.
         """
         t: FlightTable = self.flights
         r: Reader = self.reader

@@ -215,7 +215,7 @@ class ShortPath(FlightPath):
             self.travels(f, reply, "", 0)
             return 0
         if isinstance(found, bytes) and found:
-            at = self.keep(f, memoryview(found), 0, cython.cast(cython.int, len(found)), 0)
+            at = self.keep(f, memoryview(found), 0, cython.cast(cython.int, len(found)), 1)
             if at:
                 self.lanes.settle(t.slot[f], 0)
                 return self.deliver(f, at)
