@@ -11,7 +11,7 @@ import bisect
 import dataclasses
 import ipaddress
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from controller import plan_sections as sections
 from controller.candidates import Candidates
@@ -52,7 +52,8 @@ class NameChange:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """All changes. `blocked`, `unblocked` and `other` count names; `shown` are the first of them in words."""
+    """All changes. `blocked`, `unblocked` and `other` count names; `shown` are the first of them in words, a name more
+    than once when it changes in one way for some clients and in another for others."""
 
     same_bytes: bool
     same_meaning: bool
@@ -68,6 +69,11 @@ class Plan:
     clients: tuple[Change, ...]
     schedules: tuple[Change, ...]
     notes: tuple[str, ...]
+
+    @property
+    def unshown(self) -> int:
+        """How many names are counted and not in `shown`."""
+        return self.total - len({change.name for change in self.shown})
 
     @property
     def changes(self) -> bool:
@@ -113,7 +119,7 @@ def compare(before: Table, after: Table, now: float, shown: int = 50) -> Plan:
         unblocked=sum("unblocked" in found[name] for name in rows),
         other=sum(found[name] == ("other",) for name in rows),
         total=len(rows),
-        shown=tuple(asker.describe(name, name in below) for name in rows[:shown]),
+        shown=tuple(change for name in rows[:shown] for change in asker.describe(name, name in below)),
         rules=tuple(sections.diff(sections.rules(old), sections.rules(new), sections.rule_text)),
         records=record_changes, routes=route_changes,
         lists=tuple(sections.lists(old, new)), clients=tuple(clients),
@@ -255,19 +261,32 @@ class _Asker:
         mine, others = ([(*context[:3], _effect(context)) for context in self._known[one]] for one in (name, _OTHER))
         return mine == others
 
-    def describe(self, name: bytes, below: bool) -> NameChange:
-        """The most noticeable change in words: its first context, and whom it is about."""
+    def describe(self, name: bytes, below: bool) -> Iterator[NameChange]:
+        """The most noticeable change in words, and whom it is about; each of what different clients get otherwise."""
         effects = self.effects(name)
         differing = [context for context in self._known[name] if _effect(context) == effects[0]]
-        number, kind, qtype, _, _ = differing[0]
-        old, new = self.pairs[number]
-        who = tuple(dict.fromkeys(context[1].label for context in differing))
-        moments = {context[0] for context in differing}
-        return NameChange(
-            _shown(name) + (" and below" if below else ""), effects, codes.qtype_name(qtype),
-            old.outcome(name, qtype, kind.address), new.outcome(name, qtype, kind.address),
-            ("everyone",) if len(who) == len(self.kinds) else who, len(moments) == len(self.pairs),
-        )  # fmt: skip
+        firsts = {context[1].label: context for context in reversed(differing)}  # the first of each kind of clients
+        ways: list[tuple[Outcome, Outcome, int, list[str]]] = []
+        for label in dict.fromkeys(context[1].label for context in differing):
+            number, kind, qtype, _, _ = firsts[label]
+            old, new = (decider.outcome(name, qtype, kind.address) for decider in self.pairs[number])
+            for was, will, _, who in ways:
+                if _noticed(was) == _noticed(old) and _noticed(will) == _noticed(new):
+                    who.append(label)
+                    break
+            else:
+                ways.append((old, new, qtype, [label]))
+        for was, will, qtype, who in ways:
+            moments = {context[0] for context in differing if context[1].label in who}
+            yield NameChange(
+                _shown(name) + (" and below" if below else ""), effects, codes.qtype_name(qtype), was, will,
+                ("everyone",) if len(who) == len(self.kinds) else tuple(who), len(moments) == len(self.pairs),
+            )  # fmt: skip
+
+
+def _noticed(outcome: Outcome) -> Outcome:
+    """What a client notices of it, whichever rule it comes from."""
+    return dataclasses.replace(outcome, rule=None, where="", listed="", matched="")
 
 
 def _effect(context: _Context) -> str:

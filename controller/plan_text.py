@@ -72,7 +72,6 @@ def to_text(plan: Plan, before: str, after: str) -> str:
 def _lines(plan: Plan, before: str, after: str) -> Iterator[str]:
     yield f"plan: {before} → {after}"
     yield summary(plan)
-    total = plan.total
     if plan.shown:
         yield ""
         yield "Names (+ gets blocked, − no longer blocked, ~ answered otherwise)"
@@ -83,8 +82,8 @@ def _lines(plan: Plan, before: str, after: str) -> Iterator[str]:
             yield line
             yield f"      was   {_decided(change.was)}"
             yield f"      will  {_decided(change.will)}" + (f"   {change.will.where}" if change.will.where else "")
-        if total > len(plan.shown):
-            yield f"  … and {total - len(plan.shown)} more names"
+        if plan.unshown:
+            yield f"  … and {plan.unshown} more names"
     for field, title in _SECTIONS:
         changes: Sequence[Change] = getattr(plan, field)
         if not changes:
@@ -130,7 +129,7 @@ def _markdown(plan: Plan, before: str, after: str) -> Iterator[str]:
     yield f"{_code(before)} → {_code(after)}"
     if plan.shown:
         total = plan.total
-        more = f", the first {len(plan.shown)} of {total}" if total > len(plan.shown) else ""
+        more = f", the first {total - plan.unshown} of {total}" if plan.unshown else ""
         yield from _begin(f"Names{more}", len(plan.shown) <= 12)
         yield "| | name | clients | was | will be | written at |"
         yield "|---|---|---|---|---|---|"

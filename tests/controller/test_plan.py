@@ -95,6 +95,24 @@ def test_everything_else_is_a_name_too(tmp_path: pathlib.Path) -> None:
     assert [(change.name, change.effect) for change in found.shown] == [("(every other name)", ("blocked",))]
 
 
+def test_clients_that_get_different_things_have_a_row_each(tmp_path: pathlib.Path) -> None:
+    """Servers that change for a group, and others for one of its clients: each row says what those it names get."""
+    rules = """\
+version: 1
+groups: {kids: {members: [10.0.10.0/24]}}
+clients: {tablet: {ids: [10.0.10.7]}}
+forward: {".": {upstreams: 192.0.2.53, for: {kids: 192.0.2.3, tablet: recurse}}}
+"""
+    found = made(tmp_path, rules, rules.replace("192.0.2.3,", "192.0.2.4,").replace("recurse", "192.0.2.5"))
+    assert found.total == 1 and found.unshown == 0
+    rows = {change.who: (change.was.route, change.will.route) for change in found.shown}
+    servers = {who: tuple(tuple(ip for ip, _ in route.servers) if route else () for route in both) for who, both in rows.items()}
+    assert servers == {
+        ("kids",): (("192.0.2.3",), ("192.0.2.4",)),
+        ("kids+tablet",): ((), ("192.0.2.5",)),
+    }
+
+
 def test_schedules_are_looked_at_for_a_week(tmp_path: pathlib.Path) -> None:
     """A rule that only holds at lunch changes names at some times, whatever the hour of the plan."""
     found = changed(
