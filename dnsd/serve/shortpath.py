@@ -281,7 +281,7 @@ class ShortPath(FlightPath):
         if ask is not None and ask.transport == UDP and ask.fresh and not ask.rivals:
             if self.dispatch(f, ask.server[0], ask.server[1], ask.wire, ask.timeout_ms):
                 return 0
-        elif outcome is not None and outcome.response is not None and outcome.ede == 0 and self.sending == 0:
+        elif outcome is not None and outcome.response is not None and outcome.ede < 0 and self.sending == 0:
             at = self.keep(f, memoryview(outcome.response), 0, cython.cast(cython.int, len(outcome.response)), 1)
             if outcome.fleeting:
                 self.kept = 0

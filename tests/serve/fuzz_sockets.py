@@ -69,7 +69,7 @@ class Hostile:
                 selector.register(sock, selectors.EVENT_READ)
             while True:
                 for key, _ in selector.select():
-                    with contextlib.suppress(OSError):
+                    with contextlib.suppress(OSError, struct.error):
                         if key.fileobj is self._woken:
                             return
                         if key.fileobj is self._udp:
