@@ -525,4 +525,4 @@ def remember(cache: RRCache, signed: bool, sname: bytes, qtype: int, finding: sc
             cache.put(rrset, rank, signed)
             # RFC 2181, section 5.4.1: only the first RRset of the chain is covered by AA.
             rank = rrcache.ANSWER
-        made = rrset.rtype == codes.TYPE_DNAME and qtype != codes.TYPE_DNAME
+        made = rrset.rtype == codes.TYPE_DNAME  # one that was asked for is the last
