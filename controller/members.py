@@ -100,6 +100,6 @@ def server(text: str) -> Server:
         raise MemberError(f"{text!r} is not a server", "write IP, IP:port or [v6]:port")
     if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
         raise MemberError(f"{port!r} is not a port", "a port is a number from 1 to 65535")
-    if found.is_unspecified or found.is_multicast:
+    if found.is_unspecified or found.is_multicast or found == ipaddress.IPv4Address(0xFFFFFFFF):
         raise MemberError(f"{text!r} cannot be a server", "write the address of a resolver")
     return Server(found, int(port))

@@ -49,6 +49,8 @@ def become(user: str | None, bind_low_ports: bool, state: str) -> None:
         _set_capabilities(1 << _CAP_NET_BIND_SERVICE if bind_low_ports else 0)
         os.environ["HOME"] = entry.pw_dir
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    if not os.path.isdir(state):
+        raise PrivilegeError(f"the state directory {state} is a file; move it away, or change `state`")
     if not os.access(state, os.W_OK | os.X_OK):
         who = user_name(os.geteuid())
         raise PrivilegeError(f"user {who!r} cannot write to {state}; run `chown -R {who} {state}` or change `state`")

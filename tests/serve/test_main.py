@@ -91,3 +91,16 @@ def test_the_program_runs_without_a_controller(tmp_path: pathlib.Path) -> None:
         _, said = process.communicate(timeout=6)
     assert process.returncode == 0, said
     assert '"dnsd is up"' in said and "Traceback" not in said
+
+
+def test_a_state_that_is_a_file(tmp_path: pathlib.Path) -> None:
+    """A file in the place of the state directory is called that; no right of it would help."""
+    (tmp_path / "state").write_text("")
+    (tmp_path / "node.yaml").write_text(f'state: state\nlisten: ["127.0.0.1:{free_port()}"]\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "dnsd", "--config", str(tmp_path / "node.yaml")], cwd=ROOT, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        2, f"dnsd: the state directory {tmp_path}/state is a file; move it away, or change `state`\n",
+    )  # fmt: skip
