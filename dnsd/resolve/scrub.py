@@ -26,6 +26,7 @@ CHAIN = 16  # aliases in one answer, and in one question's whole chain
 SERVERS = 16  # NS of one delegation that are looked at; the largest in the wild has 13 at the top
 _ADDRESSES = 8  # of one name server
 _PROOFS = frozenset((codes.QTYPES["NSEC"], codes.QTYPES["NSEC3"]))
+_NO_DATA_BESIDE = frozenset((codes.TYPE_CNAME, codes.TYPE_RRSIG))  # what makes an answer broken, not one of other types
 _YXDOMAIN = codes.RCODES["YXDOMAIN"]
 
 
@@ -93,7 +94,7 @@ def judge(message: Message, zone: bytes, qname: bytes, qtype: int, harden_glue: 
     if soa is not None or (message.aa and not message.answer):
         # A SOA alone shows an authority too: some servers forget AA on negative answers.
         return Finding(NODATA, authority=_proofs(message, zone, soa), authoritative=message.aa, reliable=reliable)
-    if _answers(message.answer, qname) and not any(rrset.rtype == codes.TYPE_CNAME for rrset in message.answer):
+    if message.answer and all(rrset.owner == qname and rrset.rtype not in _NO_DATA_BESIDE for rrset in message.answer):
         # Records of other types than asked for: not of this one then, unless somebody else has some.
         return Finding(NODATA, authoritative=message.aa, reliable=False)
     if message.answer:
