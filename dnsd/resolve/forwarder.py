@@ -43,7 +43,7 @@ class Ask:
 class Reply:
     """What became of an Ask, at `now_ms`: a paired response, or None and why (`timeout`, `unreachable`, `broken`).
 
-    `server`: which of several has answered; None when only one was asked.
+    `server`: which of several has answered, or who answers an earlier question; None when only one was asked.
     """
 
     wire: bytes | None
@@ -222,6 +222,7 @@ def _ask(
         wait_ms = max(SMALLEST_WAIT_MS, deadline_ms - now_ms)
         reply = yield Ask(server, wire, transport, wait_ms, rivals=rivals)
         took_ms, now_ms = reply.now_ms - now_ms, reply.now_ms
+        late = reply.server is not None and not rivals  # an earlier question's answer: its time is not known here
         if reply.server is not None:
             winner = server = reply.server
         elif rivals and reply.wire is not None:
@@ -232,7 +233,7 @@ def _ask(
         response = reply.wire
         if response is None:
             return reply, reply.error or "timeout"
-        known.answered(server, took_ms if transport == UDP else -1)
+        known.answered(server, took_ms if transport == UDP and not late else -1)
         rcode = response[3] & 0x0F
         if rcode in _NOT_UNDERSTOOD:
             if edns:

@@ -54,6 +54,8 @@ cdef class FlightPath(LatePath):
     cdef int pick(self, int route) except? -1
     cdef int accompany(self, int f, int route) except? -1
     cpdef int fallen(self, int f, int late) except? -2
+    cpdef int linger(self, int f) except? -1
+    cpdef int awaited(self, int f) except? -1
     cdef int disband(self, int lead, int winner) except? -1
     cdef int launch(self, int f, int pool, int route) except? -1
     cpdef depart(self)

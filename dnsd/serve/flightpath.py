@@ -37,6 +37,7 @@ from dnsd.serve.batch import Lines
 from dnsd.serve.handoff import Handoff, Retry
 
 _ROUTES = 1024
+_LATE_MS = 5000  # nobody waits for an answer longer than that (`forwarder.BUDGET_MS`)
 _MOST = 8  # servers among which a route's first try is made
 _OVERLOADED = b"too many questions are under way"
 
@@ -154,7 +155,8 @@ class FlightPath(LatePath):
                 self.comfort(f)
                 self.flights.hasten(f, self.flights.until[f])
                 continue
-            self.count(COUNT_UPSTREAM_TIMEOUTS)
+            if not self.awaited(f):
+                self.count(COUNT_UPSTREAM_TIMEOUTS)
             self.handoff.flight(f, None, "timeout", 1)
         if self.replies:
             self.answer_all()
@@ -172,6 +174,7 @@ class FlightPath(LatePath):
 
     def landed(self, flight: int) -> None:
         """A generator is done with a flight that it was handed."""
+        self.disband(flight, -1)
         self.flights.release(flight)
 
     def abandon(self) -> None:
@@ -427,6 +430,31 @@ class FlightPath(LatePath):
             t.release(f)
         return -1 if t.slot[lead] >= 0 or t.mate[lead] >= 0 else lead
 
+    def linger(self, f: cython.int) -> cython.int:
+        """A question that has waited long enough is handed over, but its answer may still come: a mate listens for it.
+
+        Returns 1; 0 when the flight is a race, whose others are listened to anyway, or there is no room.
+        """
+        t: FlightTable = self.flights
+        slot: cython.int = t.slot[f]
+        until: cython.ulonglong = t.sent[f] + _LATE_MS
+        g: cython.int
+
+        if t.lead[f] >= 0 or t.mate[f] >= 0 or until <= self.mono_ms:
+            return 0
+        g = t.double(f)
+        if g < 0:
+            return 0
+        t.recall(f)
+        t.send(g, slot, t.query_id[f], t.pool[f], until, t.sent[f])
+        self.due_by(until)
+        return 1
+
+    def awaited(self, f: cython.int) -> cython.int:
+        """Whether a flight only listens for the late answer to one that is handed over."""
+        t: FlightTable = self.flights
+        return 1 if t.lead[f] >= 0 and t.state[t.lead[f]] == 2 else 0
+
     def disband(self, lead: cython.int, winner: cython.int) -> cython.int:
         """One of a race has answered: wait for nobody else."""
         t: FlightTable = self.flights
@@ -542,6 +570,9 @@ class FlightPath(LatePath):
                 self.handoff.line(slot, -1, "forged")
             return 0
         self.count(COUNT_UPSTREAM_ANSWERS)
+        if self.awaited(f):
+            self.handoff.late(f, bytes(d[base : base + size]) if kind == 1 and size <= self.in_size else None)
+            return 0
         if kind == 2 or size > self.in_size:
             # Cut on the way to us counts as truncated: there is more of it than we said we take.
             self.handoff.flight(f, None if size > self.in_size else bytes(d[base : base + size]), "truncated", 0)

@@ -20,7 +20,7 @@ from dnsd.resolve.forwarder import UDP, Ask, Outcome, Reply, Tried, first_patien
 from dnsd.resolve.resolver import Resolver
 from dnsd.resolve.shortcut import FAULT, Journey, Shortcut
 from dnsd.resolve.upstreams import FAILOVER, FASTEST, RACE, SPREAD, Server, Servers
-from dnsd.serve.handoff import Retry
+from dnsd.serve.handoff import LATE, Retry
 from dnsd.serve.realms import Belongings
 from dnsd.serve.upstream import Upstream
 
@@ -111,6 +111,8 @@ class _Flight:
     late: bool = False  # has been under way for so long that an answer past its time is better than none
     counted: bool = False  # whether `Shortcut.busy` counts it
     bounded: bool = False  # whether a resolver's memory has bounded the TTLs
+    turn: int = 0  # how often it has asked
+    servers: tuple[Server, ...] = ()  # whose late answer counts: of a forward entry that is not validated
     handed: list[int] = dataclasses.field(default_factory=list)  # numbers of the compiled path's flights
 
 
@@ -167,6 +169,7 @@ class Flights:
         self._trusted: Anchors | None = None  # trust anchors that are newer than the settings
         self._stale = stale  # whether answers past their time are served
         self._flights: dict[bytes, _Flight] = {}
+        self._handed: dict[int, bytes] = {}  # the compiled path's number of a flight → its key here
         self._servers = Servers(secrets.randbelow)
         self._patience: list[tuple[int, int, bytes, _Flight]] = []
         self._sequence = 0
@@ -248,6 +251,7 @@ class Flights:
             journey = Journey(question)
         flight = self._flights[miss.key] = _Flight(journey.question, miss, [miss])
         flight.bounded = route.kind == "recurse" or bool(route.dnssec and self._over is not None)
+        flight.servers = () if flight.bounded else route.servers
         self.askers += 1
         ask = journey.ask
         if ask is None:
@@ -391,6 +395,9 @@ class Flights:
 
     def resume(self, retry: Retry) -> None:
         """Go on with a flight whose first try the compiled path has made."""
+        if retry.error == LATE:
+            self._overheard(retry)
+            return
         for server in self._answers.silent():  # who was in the race for it comes last
             self._servers.failed(server, self._now_ms())
         fault: Exception | None = None
@@ -404,6 +411,7 @@ class Flights:
             self._answers.landed(retry.flight)
         else:
             flight.handed.append(retry.flight)
+            self._handed[retry.flight] = retry.misses[0].key
         if retry.journey is None and retry.tried is None:
             self._answers.forget_routes()
         if fault is not None:
@@ -420,11 +428,25 @@ class Flights:
         for key in list(self._flights):
             self._land(key, Outcome(None, codes.EDE_NETWORK_ERROR, text))
 
+    def _overheard(self, retry: Retry) -> None:
+        """The first try's answer has come while another is under way: nobody waits for that any more."""
+        key = self._handed.get(retry.flight, b"")
+        flight = self._flights.get(key)
+        if flight is not None and retry.server in flight.servers:
+            self._next(key, flight, Reply(retry.wire, self._now_ms(), server=retry.server))
+
     def _send(self, key: bytes, flight: _Flight, ask: Ask) -> None:
+        flight.turn += 1
+        turn = flight.turn
+
+        def done(reply: Reply) -> None:
+            if flight.turn == turn:  # else something else has answered meanwhile
+                self._next(key, flight, reply)
+
         if not ask.rivals:
-            self._upstream.ask(ask, lambda reply: self._next(key, flight, reply))
+            self._upstream.ask(ask, done)
             return
-        race = _Race(1 + len(ask.rivals), lambda reply: self._next(key, flight, reply))
+        race = _Race(1 + len(ask.rivals), done)
         for server in (ask.server, *ask.rivals):
             one = dataclasses.replace(ask, server=server, rivals=())
             self._upstream.ask(one, functools.partial(race.reply, server))
@@ -448,6 +470,7 @@ class Flights:
             self._shortcut.leave(flight.first.sname, flight.first.qtype)
         self.askers -= len(flight.misses)
         for number in flight.handed:
+            self._handed.pop(number, None)
             self._answers.landed(number)
         for miss in flight.misses:
             failed = outcome.response is None and not outcome.bogus

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 # A header that says: there is more of it over TCP. What a forger is busy with is asked there as well, where he
 # would have to guess sequence numbers.
 TRUNCATED = b"\x00\x00\x82\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+LATE = "late"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retry:
     """A flight for the generators: `misses` wait, `server` was asked at `started_ms`, and `wire` or `error` came of it.
+
+    With LATE as `error` it has been handed over before, and `wire` is the answer after all.
 
     Of a recursion: `journey` is as far as it has come (`resolve.shortcut.Journey`), or `tried` what it begins with.
     """
@@ -47,8 +50,12 @@ class Handoff:
         path = self._path
         if path.travels(f, wire, error, late):
             return
+        if path.awaited(f):
+            path.fallen(f, late)
+            return
         server = path.lanes.servers[path.flights.pool[f]]
-        f = path.fallen(f, late)
+        if not (error == "timeout" and path.linger(f)):
+            f = path.fallen(f, late)
         if f < 0:  # others of the race are under way
             if error in ("timeout", "unreachable"):
                 self.silent.append(server)
@@ -57,6 +64,14 @@ class Handoff:
             wire = TRUNCATED
         self.pending.append((f, server, wire, "" if wire else error, (None, None)))
         path.flights.hand(f)
+
+    def late(self, f: int, wire: bytes | None) -> None:
+        """What has come for a flight that was handed over: an answer, or with None nothing that is better than to wait."""
+        path = self._path
+        lead, server = path.flights.lead[f], path.lanes.servers[path.flights.pool[f]]
+        path.fallen(f, 0)
+        if wire is not None:
+            self.pending.append((lead, server, wire, LATE, (None, None)))
 
     def journey(self, f: int, journey: Any, tried: Any) -> None:
         """Put a recursion aside: it asks for what is not done here, or there is nothing to be had."""
@@ -92,6 +107,9 @@ class Handoff:
         found = []
         others, path.misses = path.misses, []
         for f, server, wire, error, journey in pending:
+            if error == LATE:
+                found.append(Retry(f, server, 0, wire, LATE, []))
+                continue
             j = path.flights.first[f]
             started_ms = path.flights.started[j] if j >= 0 else path.mono_ms
             while j >= 0:

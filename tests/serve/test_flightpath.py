@@ -19,7 +19,7 @@ from controller.compiler import compile_table
 from controller.ruleset import Forward, Server
 from dnsd.contract import codes
 from dnsd.serve.flightpath import FlightPath
-from dnsd.serve.handoff import Retry
+from dnsd.serve.handoff import LATE, Retry
 from tests.contract import rulesets
 from tests.contract.rulesets import N
 from tests.contract.test_verdict import FORWARD, block
@@ -542,3 +542,29 @@ def test_what_is_off_serves_nothing_past_its_time(make: Callable[..., Bench]) ->
     bench.upstream.script = silent
     bench.ahead_ms = 61_000
     assert stale_answer(bench, "www.example.com") is None
+
+
+def test_a_late_answer_is_heard_by_a_mate(make: Callable[..., Bench]) -> None:
+    """What was handed over for silence goes on being listened for, and its answer follows the flight; then nothing is left."""
+    late = Nameserver(lambda wire, _: (time.sleep(0.3), respond(wire))[1])
+    bench = make(silent)
+    bench.upstream = late
+    bench.ask("late.example.com")
+    (retry,) = bench.until(lambda: False)
+    assert (retry.wire, retry.error, len(retry.misses)) == (None, "timeout", 1)
+    (heard,) = bench.until(lambda: False)
+    assert (heard.flight, heard.server, heard.error, heard.misses) == (retry.flight, late.address, LATE, [])
+    assert heard.wire is not None and dns.message.from_wire(heard.wire).answer
+    bench.path.landed(retry.flight)
+    assert bench.path.under_way == 0 and not any(bench.path.lanes.waiting) and bench.path.next_ms() is None
+
+
+def test_nobody_listens_once_the_flight_has_landed(make: Callable[..., Bench]) -> None:
+    """A second try that is answered ends the first one, whose answer is then late and not a forgery."""
+    bench = make(silent)
+    bench.ask("gone.example.com")
+    (retry,) = bench.until(lambda: False)
+    assert any(bench.path.lanes.waiting)
+    bench.path.landed(retry.flight)
+    assert not any(bench.path.lanes.waiting) and bench.path.next_ms() is None
+    assert bench.counters[codes.COUNT_UPSTREAM_TIMEOUTS] == 1

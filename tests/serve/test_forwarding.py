@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import dns.edns
 import dns.message
 import dns.query
+import pytest
 
 from controller.check import check_snapshot
 from controller.compiler import Blobs, compile_table
@@ -52,6 +53,27 @@ class Switch:
     def __call__(self, wire: bytes, transport: str) -> bytes | None:
         self.names.append(str(dns.message.from_wire(wire).question[0].name))
         return None if self.silent else respond(wire, address=self.address, ttl=self.ttl)
+
+
+@pytest.mark.parametrize("delay_s", [0.9, 1.6])
+def test_a_slow_server_is_heard_although_it_was_asked_again(tmp_path: pathlib.Path, delay_s: float) -> None:
+    """The answer to the first question counts while the second is under way, once; and the server is not ill."""
+
+    asked: list[str] = []
+
+    def slow(wire: bytes, transport: str) -> bytes | None:
+        asked.append(str(dns.message.from_wire(wire).question[0].name))
+        if asked[-1] == "far.example.com." and len(asked) == 1:
+            time.sleep(delay_s)
+        return respond(wire) if asked.count("far.example.com.") < 2 else None
+
+    with nameserver(slow) as server, forwarding(tmp_path, f"forward: {{.: [{place(server)}]}}\n") as made:
+        asked.clear()
+        began = time.monotonic()
+        assert made.ask("far.example.com", timeout=4) == "192.0.2.80"
+        assert delay_s <= time.monotonic() - began < delay_s + 0.4  # the second question is never answered
+        assert made.ask("far.example.com", timeout=0.5) == "192.0.2.80"  # from the cache
+        made.until(lambda: len(asked) == 2)
 
 
 def test_a_dead_server_costs_one_client_one_timeout_and_is_back_after_a_probe(tmp_path: pathlib.Path) -> None:
