@@ -70,6 +70,8 @@ def test_ctrl_c(rules: pathlib.Path, words: list[str]) -> None:
     started = subprocess.Popen(
         [sys.executable, "-c", program, *words], cwd=rules, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, restore_signals=True,
+        # What a shell runs in the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     if "--config" in words:
         with open(rules / "node.yaml", "w"):  # opens when it is being read
