@@ -33,5 +33,6 @@ cdef class Reader:
     cpdef int noted(self, int where) except? -1
     cpdef int read(self, const unsigned char[::1] buf, int base, int size) except? -1
     cdef int rdata(self, const unsigned char[::1] buf, int base, int rtype, int at, int end, int limit) except? -1
+    cpdef int bound(self, unsigned int low, unsigned int high) except? -1
     cdef int take(self, const unsigned char[::1] buf, int first, int last, int where) except? -1
     cdef int without(self, const unsigned char[::1] buf, int base, int opt, int opt_end, int at) except? -1

@@ -343,6 +343,32 @@ class Reader:
                 return 9
         return 0
 
+    def bound(self, low: cython.uint, high: cython.uint) -> cython.int:
+        """Bring every TTL of what is kept into these bounds, in seconds; one that is 0 (or above 2³¹, RFC 2181) stays 0."""
+        k: cython.int
+        at: cython.int
+        ttl: cython.uint
+
+        for k in range(self.ttl_count):
+            at = self.body + self.noted(self.ttls + 2 * k)
+            ttl = (
+                (cython.cast(cython.uint, self.data[at]) << 24)
+                | (cython.cast(cython.uint, self.data[at + 1]) << 16)
+                | (cython.cast(cython.uint, self.data[at + 2]) << 8)
+                | self.data[at + 3]
+            )
+            if ttl >= 0x80000000:
+                ttl = 0
+            elif ttl > high:
+                ttl = high
+            elif 0 < ttl < low:
+                ttl = low
+            self.data[at] = ttl >> 24
+            self.data[at + 1] = (ttl >> 16) & 255
+            self.data[at + 2] = (ttl >> 8) & 255
+            self.data[at + 3] = ttl & 255
+        return 0
+
     def take(
         self, buf: cython.const[cython.uchar][::1], first: cython.int, last: cython.int, where: cython.int
     ) -> cython.int:
@@ -455,6 +481,19 @@ def records(packet: bytes) -> tuple[Record, ...]:
                 found.append(Record(section, owner, rtype, 0 if ttl >> 31 else ttl, at + 4, at + 10, rdlength))
             at += 10 + rdlength
     return tuple(found)
+
+
+def bounded(packet: bytes, low: int, high: int) -> bytes:
+    """A response with its TTLs within these bounds (`Reader.bound`); one that is malformed as it is."""
+    try:
+        found = records(packet)
+    except FormError:
+        return packet
+    out = bytearray(packet)
+    for record in found:
+        ttl = min(max(record.ttl, low), high) if record.ttl else 0
+        out[record.ttl_at : record.ttl_at + 4] = ttl.to_bytes(4, "big")
+    return bytes(out)
 
 
 class _Scratch:

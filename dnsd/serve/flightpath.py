@@ -647,6 +647,8 @@ class FlightPath(LatePath):
 
         if r.read(d, base, size):
             return 0
+        if ours == 0:
+            r.bound(self.min_ttl, self.max_ttl)
         keep = r.ttl
         ttl = keep if keep < self.max_ttl else self.max_ttl
         if keep > 0 and ttl < self.min_ttl and ours == 0:  # our own TTLs are what is left of bounded ones

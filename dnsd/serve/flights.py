@@ -84,6 +84,9 @@ class Answers(Protocol):
     ) -> None:
         """Remember a response, and the Extended DNS Error that goes with it. `bounded`: its TTLs are what is left."""
 
+    def bound(self, response: bytes) -> bytes:
+        """A forwarded response with its TTLs as the settings bound them."""
+
     def forget_routes(self) -> None:
         """Ask again which server is first (`serve.flightpath`)."""
 
@@ -469,6 +472,8 @@ class Flights:
         if flight.counted and self._shortcut is not None:
             self._shortcut.leave(flight.first.sname, flight.first.qtype)
         self.askers -= len(flight.misses)
+        if outcome.response is not None and not flight.bounded:
+            outcome = dataclasses.replace(outcome, response=self._answers.bound(outcome.response))
         for number in flight.handed:
             self._handed.pop(number, None)
             self._answers.landed(number)

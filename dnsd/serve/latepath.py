@@ -30,7 +30,7 @@ if not cython.compiled:
 
 from dnsd.contract import query as query_module
 from dnsd.resolve.cache import MOST_TEXT, extended
-from dnsd.resolve.message import FormError, read
+from dnsd.resolve.message import FormError, bounded, read
 
 _STREAM = 65535
 
@@ -137,6 +137,10 @@ class LatePath(HotPath):
         query.hash()
         if self.cache.store(miss.sname, query.hash_policy[0], miss.qtype, bits, miss.mark, answer, self.now, ttl, ede, text.encode()):
             self.count(COUNT_CACHE_STORED)
+
+    def bound(self, response: bytes) -> bytes:
+        """A forwarded response with its TTLs as the settings bound them, for who waits and for the cache."""
+        return bounded(response, self.min_ttl, self.max_ttl)
 
     def finish(self, miss: Miss, response: bytes | None, ede: int = EDE_NONE, text: str = "") -> bytes:
         """The client's answer from a raw upstream response; without one (or with a bad one) SERVFAIL.

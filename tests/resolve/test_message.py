@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 
 from dnsd.contract import names
-from dnsd.resolve.message import FormError, read, read_name, records
+from dnsd.resolve.message import FormError, bounded, read, read_name, records
 
 
 def wire(*records: str, rcode: int = 0, edns: bool = True) -> bytes:
@@ -91,3 +91,18 @@ def test_any_octets(data: bytes, at: int, octet: int) -> None:
             continue
         assert all(p + 4 <= len(answer.body) for p in answer.ttls)
         assert all(p + 2 <= len(answer.body) for p in answer.pointers)
+
+
+def test_bounds_of_ttls() -> None:
+    """Every TTL comes into the bounds, in all sections; 0 and what is above 2³¹ stay or become 0; else nothing changes."""
+    packet = wire(
+        "www.example.com. 5 CNAME a.example.com.", "a.example.com. 0 A 192.0.2.1", "b.example.com. 9999 A 192.0.2.2", SOA
+    )
+    told = bounded(packet, 60, 3600)
+    before, after = dns.message.from_wire(packet), dns.message.from_wire(told)
+    assert [rrset.ttl for rrset in (*after.answer, *after.authority)] == [60, 0, 3600, 900]
+    assert (after.answer, after.authority) == (before.answer, before.authority) and len(told) == len(packet)
+    assert after.edns == 0 and bounded(packet, 0, 86400) == packet
+    at = records(packet)[0].ttl_at
+    assert dns.message.from_wire(bounded(packet[:at] + b"\x80" + packet[at + 1 :], 60, 3600)).answer[0].ttl == 0
+    assert bounded(packet[:-1], 60, 3600) == packet[:-1]

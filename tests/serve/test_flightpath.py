@@ -568,3 +568,17 @@ def test_nobody_listens_once_the_flight_has_landed(make: Callable[..., Bench]) -
     bench.path.landed(retry.flight)
     assert not any(bench.path.lanes.waiting) and bench.path.next_ms() is None
     assert bench.counters[codes.COUNT_UPSTREAM_TIMEOUTS] == 1
+
+
+@pytest.mark.parametrize(("ttl", "told"), [(5, 60), (300, 300), (1_000_000, 3600), (0, 0)])
+def test_ttls_are_told_as_the_settings_bound_them(make: Callable[..., Bench], ttl: int, told: int) -> None:
+    """What is told is as long as what is remembered: for who waited and for who asks again; 0 stays 0."""
+    bench = make(lambda wire, _: respond(wire, ttl=ttl))
+    bench.path.set_limits(60, 3600)
+    (asker,) = bench.ask("bounds.example.com")
+    assert bench.answer(asker).answer[0].ttl == told
+    if ttl:
+        bench.ahead_ms = 2000
+        (asker,) = bench.ask("bounds.example.com")
+        assert bench.answer(asker).answer[0].ttl == told - 2
+        assert len(bench.upstream.questions) == 1
