@@ -219,6 +219,10 @@ class FakeAnswers:
         """A readable answer."""
         return b"%d:" % miss.client + (b"ok" if response else b"%d %s" % (ede, text.encode()))
 
+    def bound(self, response: bytes) -> bytes:
+        """No bounds here."""
+        return response
+
     def store(self, miss: Any, response: bytes, ede: int = -1, text: str = "", bounded: bool = False) -> None:
         """Note it."""
         self.stored.append(response)
