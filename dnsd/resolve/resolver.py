@@ -102,6 +102,8 @@ class Resolver:
         question.renewed = sname if renew else b""
         question.realms = realms
         question.tried = tried
+        if tried is not None:  # what it has cost counts, whether its reply is of use or not
+            question.budget.now_ms = max(now_ms, tried.reply.now_ms)
         question.sources = {} if validates and self.upstream is None else None
         cached, bogus = self.cache.failed(sname, qtype, now_ms), False
         if cached is None and validates:
